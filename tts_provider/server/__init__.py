@@ -1,0 +1,1 @@
+"""The server: a listener, connections, and the dialects that clients speak."""

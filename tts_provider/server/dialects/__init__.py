@@ -1,0 +1,1 @@
+"""Dialects: each turns its bytes into calls on an utterance and back, and knows nothing else."""

@@ -1,0 +1,1 @@
+"""The core: one utterance from text to audio, knowing neither sockets nor engines in particular."""
