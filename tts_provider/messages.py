@@ -1,0 +1,523 @@
+"""The native protocol's messages, typed: what a client may say, and what it is answered.
+
+The only file that knows the JSON names of the wire. It does no input or output and knows neither sockets nor engines: it turns
+text into requests (`parse_request`) and replies into text (`encode`), for the server and the client alike.
+
+Each field of a request is read on its own, so that an error names the field and carries the code of its kind: a speaker of
+``"abc"`` is `invalid_speaker`, whatever else the request says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tts_provider.errors import (
+    InvalidJSON,
+    InvalidRequest,
+    InvalidSampleRate,
+    InvalidSpeaker,
+    InvalidText,
+    RequestError,
+    TTSError,
+    UnknownCommand,
+    UnknownModel,
+    UnknownSpeaker,
+    UnsupportedFormat,
+    UnsupportedLanguage,
+)
+
+PROTOCOL_VERSION: Final = 2
+"""What `hello` speaks. 1 is the dialect of the replaced server."""
+
+MAX_KEYS: Final = 32
+"""Keys in one request; the richest legal one has about 20."""
+MAX_REQUEST_ID: Final = 64
+"""Characters of a request's id."""
+MAX_NAME: Final = 100
+"""Characters of a model's, a voice's or a language's name. Longer ones are refused before anybody looks them up."""
+MAX_SPEAKER: Final = 9999
+"""Highest unified speaker id: reference files are numbered with up to four digits."""
+MIN_SPEED: Final = 0.25
+MAX_SPEED: Final = 4.0
+DEFAULT_SAMPLE_RATE: Final = 24_000
+"""Hz, what the replaced server gave whoever asked for nothing."""
+DEFAULT_LANG: Final = "en-US"
+IGNORED_FIELDS: Final = ("rate", "volume", "pitch")
+"""Voice parameters that old clients may send. They were documented as ignored, and are, with a warning."""
+
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,62}[\x21-\x7e])?")
+_DIGITS: Final = re.compile(r"[0-9]{1,4}")
+
+T = TypeVar("T")
+
+# --- What a client may say ---
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechParameters:
+    """Everything about a request but its text."""
+
+    model: str | None = None
+    """As the client wrote it; None for the server's default."""
+    voice: str | None = None
+    speaker: int = 0
+    lang: str = DEFAULT_LANG
+    sample_rate: int = DEFAULT_SAMPLE_RATE
+    """Hz."""
+    format: str | None = None
+    """None: ``pcm`` when streaming, ``wav`` otherwise."""
+    stream: bool = False
+    final_wav: bool = True
+    speed: float = 1.0
+    timestamps: bool = False
+    request_id: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Options for one engine, from ``extra_params``."""
+    warnings: tuple[str, ...] = ()
+    """What was asked for and is ignored, in sentences for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """A whole text to be spoken."""
+
+    text: str
+    parameters: SpeechParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A text that is still being written; `Append` brings it."""
+
+    parameters: SpeechParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    text: str
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Speak what is buffered now."""
+
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The text is complete."""
+
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Switches the connection to multiplexing."""
+
+    version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Voices:
+    model: str | None = None
+    lang: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preload:
+    model: str | None = None
+
+
+Request = Speak | Begin | Append | Flush | End | Cancel | Hello | Info | Voices | Preload
+
+
+def parse_request(message: str) -> Request:
+    """The request in a text message.
+
+    Raises:
+        InvalidJSON: it is not JSON.
+        RequestError: it is not a request, or a field of it is wrong; the error names the field.
+    """
+    fields = _Fields(_decode_object(message))
+    if "command" not in fields:
+        return Speak(fields.text(), _speech_parameters(fields))
+    command = fields.read("command", str, InvalidRequest, "'command' must be a string.")
+    match command:
+        case "info":
+            return Info()
+        case "voices":
+            return Voices(fields.name("model", UnknownModel), fields.name("lang", UnsupportedLanguage))
+        case "preload":
+            return Preload(fields.name("model", UnknownModel))
+        case "hello":
+            return Hello(_version(fields))
+        case "begin":
+            return Begin(_speech_parameters(fields))
+        case "append":
+            return Append(fields.text(), fields.request_id())
+        case "flush":
+            return Flush(fields.request_id())
+        case "end":
+            return End(fields.request_id())
+        case "cancel":
+            return Cancel(fields.request_id())
+        case _:
+            raise UnknownCommand(f"There is no such command. Commands: {', '.join(COMMANDS)}.", field="command")
+
+
+COMMANDS: Final = ("append", "begin", "cancel", "end", "flush", "hello", "info", "preload", "voices")
+
+
+def _version(fields: _Fields) -> int:
+    version = fields.read("version", int, InvalidRequest, "'version' must be a number.", default=PROTOCOL_VERSION)
+    if version != PROTOCOL_VERSION:
+        raise InvalidRequest(f"'version' must be {PROTOCOL_VERSION}, the one that this server speaks.", field="version")
+    return version
+
+
+def _speech_parameters(fields: _Fields) -> SpeechParameters:
+    warnings: list[str] = []
+    model, old_name = fields.name("model", UnknownModel), fields.name("model_type", UnknownModel)
+    if model is not None and old_name is not None and model.lower() != old_name.lower():
+        warnings.append("'model' and 'model_type' disagree; 'model' was taken.")
+    extra = fields.extra()
+    ignored = [name for name in IGNORED_FIELDS if name in fields or name in extra]
+    if ignored:
+        warnings.append(f"Ignored, as not supported: {', '.join(ignored)}. Use 'speed' for the rate.")
+    return SpeechParameters(
+        model=model if model is not None else old_name,
+        voice=fields.name("voice", UnknownSpeaker),
+        speaker=fields.speaker(),
+        lang=fields.name("lang", UnsupportedLanguage) or DEFAULT_LANG,
+        sample_rate=fields.sample_rate(),
+        format=fields.name("format", UnsupportedFormat),
+        stream=fields.flag("stream", default=False),
+        final_wav=fields.flag("final_wav", default=True),
+        speed=fields.speed(),
+        timestamps=fields.flag("timestamps", default=False),
+        request_id=fields.request_id(),
+        extra={name: value for name, value in extra.items() if name not in IGNORED_FIELDS},
+        warnings=tuple(warnings),
+    )
+
+
+def _decode_object(message: str) -> dict[str, msgspec.Raw]:
+    try:
+        fields = _OBJECT.decode(message)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("Invalid request format: expected a JSON object.") from error
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
+        raise InvalidJSON("Invalid request format: expected JSON") from error
+    if len(fields) > MAX_KEYS:
+        raise InvalidRequest(f"Invalid request format: more than {MAX_KEYS} fields.")
+    _refuse_duplicates(message)
+    return fields
+
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _refuse_duplicates(message: str) -> None:
+    """msgspec keeps the last of two equal keys without a word; two texts in one request are somebody's mistake."""
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise InvalidRequest("Invalid request format: a field occurs twice.")
+
+    try:
+        json.loads(message, object_pairs_hook=check)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJSON("Invalid request format: expected JSON") from error
+
+
+_MISSING: Final = object()
+
+
+class _Fields:
+    """The fields of one request; each reader checks one of them. ``null`` is the same as absent."""
+
+    def __init__(self, fields: dict[str, msgspec.Raw]) -> None:
+        self._fields = {name: value for name, value in fields.items() if bytes(value) != b"null"}
+        self._null = fields.keys() - self._fields.keys()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def read(self, name: str, kind: type[T], error: type[RequestError], message: str, default: Any = _MISSING) -> T:
+        raw = self._fields.get(name)
+        if raw is None:
+            if default is _MISSING or (name in self._null and kind is str):
+                raise error(message, field=name)
+            return default  # type: ignore[no-any-return]
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.DecodeError, RecursionError) as cause:
+            raise error(message, field=name) from cause
+
+    def text(self) -> str:
+        raw = self._fields.get("text")
+        if raw is not None and bytes(raw).startswith(b'"'):
+            return self.read(
+                "text", str, InvalidText, "'text' holds a character that is not text, such as half a surrogate pair."
+            )
+        raise InvalidRequest("'text' must be a string: the text to speak.", field="text")
+
+    def name(self, name: str, error: type[RequestError]) -> str | None:
+        if name not in self._fields:
+            return None
+        value = self.read(name, str, error, f"'{name}' must be a string.")
+        if not value or len(value) > MAX_NAME:
+            raise error(f"'{name}' must be a string of 1 to {MAX_NAME} characters.", field=name)
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        return self.read(name, bool, InvalidRequest, f"'{name}' must be true or false.", default=default)
+
+    def request_id(self) -> str | None:
+        message = f"'request_id' must be a string of 1 to {MAX_REQUEST_ID} printable ASCII characters."
+        if "request_id" not in self._fields:
+            return None
+        value = self.read("request_id", str, InvalidRequest, message)
+        if not _REQUEST_ID.fullmatch(value):
+            raise InvalidRequest(message, field="request_id")
+        return value
+
+    def speaker(self) -> int:
+        message = f"'speaker' must be a whole number from 0 to {MAX_SPEAKER}."
+        value: object = self.read("speaker", object, InvalidSpeaker, message, default=0)
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
+            value = int(value)
+        if isinstance(value, str):
+            # Old clients number their speakers; a name can only be meant for 'voice', and is nobody we know.
+            raise UnknownSpeaker(f"There is no such speaker. {message} A voice's name goes into 'voice'.", field="speaker")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SPEAKER:
+            raise InvalidSpeaker(message, field="speaker")
+        return value
+
+    def sample_rate(self) -> int:
+        message = "'sample_rate' must be a whole number of Hz, such as 24000."
+        value: object = self.read("sample_rate", object, InvalidSampleRate, message, default=DEFAULT_SAMPLE_RATE)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidSampleRate(message, field="sample_rate")
+        return value
+
+    def speed(self) -> float:
+        message = f"'speed' must be a number from {MIN_SPEED} to {MAX_SPEED}."
+        value: object = self.read("speed", object, InvalidRequest, message, default=1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_SPEED <= value <= MAX_SPEED:
+            raise InvalidRequest(message, field="speed")
+        return float(value)
+
+    def extra(self) -> dict[str, Any]:
+        message = "'extra_params' must be an object."
+        extra = self.read("extra_params", dict[str, Any], InvalidRequest, message, default={})
+        if len(extra) > MAX_KEYS:
+            raise InvalidRequest(f"'extra_params' has more than {MAX_KEYS} fields.", field="extra_params")
+        return extra
+
+
+# --- What it is answered ---
+
+
+class Reply(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="status"):
+    """The base of all replies; ``status`` tells them apart."""
+
+
+class Queued(Reply, tag="queued"):
+    """The model is loading, or every place is taken."""
+
+    message: str
+    queue_position: int
+    request_id: str | None = None
+    progress: float | None = None
+    """Share of the loading that is done, 0 to 1."""
+
+
+class Streaming(Reply, tag="streaming"):
+    """The first answer to a streaming request."""
+
+    request_id: str
+    model: str
+    voice: str
+    lang: str
+    sample_rate: int
+    """Hz, of the audio that follows."""
+    format: str
+    channels: int
+    warnings: Sequence[str]
+    stream: int | None = None
+    """The number before each of its binary messages, on a multiplexed connection."""
+
+
+class Sentence(Reply, tag="sentence"):
+    """The binary messages from here on speak this piece of the text."""
+
+    request_id: str
+    index: int
+    text: str
+    start_ms: float
+    """Milliseconds of the request's audio before it."""
+
+
+class Word(msgspec.Struct, kw_only=True):
+    """One word, in the text and in the audio."""
+
+    text: str
+    offset: int
+    """Code points of the request's text before it."""
+    start_ms: float
+    end_ms: float
+    exact: bool
+    """False for an estimate from the text's length."""
+
+
+class Words(Reply, tag="words"):
+    """Where words of a sentence are in the audio."""
+
+    request_id: str
+    index: int
+    """The sentence's."""
+    words: Sequence[Word]
+
+
+class Timings(msgspec.Struct, kw_only=True):
+    """Milliseconds since the request was read."""
+
+    queue_ms: float
+    """Until the engine was ready and had a place."""
+    first_audio_ms: float
+    total_ms: float
+
+
+class Success(Reply, tag="success"):
+    """The request is spoken. A whole file of `length_bytes` follows unless it was streamed with ``final_wav`` false."""
+
+    length_bytes: int
+    sample_rate: int
+    format: str
+    request_id: str | None = None
+    duration_ms: float | None = None
+    sentences: int | None = None
+    timings: Timings | None = None
+    model: str | None = None
+    voice: str | None = None
+    lang: str | None = None
+    warnings: Sequence[str] = ()
+    stream: int | None = None
+    """As in `Streaming`; for a request that was not streamed on a multiplexed connection."""
+
+
+class Cancelled(Reply, tag="cancelled"):
+    """The request was stopped; no byte of it follows."""
+
+    request_id: str
+
+
+class Failure(Reply, tag="error"):
+    """The request failed, or was no request."""
+
+    message: str
+    code: str
+    retryable: bool
+    request_id: str | None = None
+    field: str | None = None
+    retry_after_ms: int | None = None
+
+    @classmethod
+    def of(cls, error: TTSError, request_id: str | None = None) -> Failure:
+        return cls(
+            message=error.message,
+            code=error.code,
+            retryable=error.retryable,
+            request_id=request_id,
+            field=error.field,
+            retry_after_ms=error.retry_after_ms,
+        )
+
+
+class VoiceEntry(msgspec.Struct, kw_only=True):
+    id: str
+    name: str
+    model: str
+    lang: str
+    gender: str | None = None
+
+
+class VoiceList(Reply, tag="success"):
+    """The answer to ``voices``."""
+
+    voices: Sequence[VoiceEntry]
+
+
+class Preloaded(Reply, tag="success"):
+    """The answer to ``preload``, once the model is ready."""
+
+    model: str
+    ready: bool
+
+
+class Greeting(Reply, tag="success"):
+    """The answer to ``hello``; from here on the connection is multiplexed."""
+
+    server_version: str
+    version: int
+    capabilities: Sequence[str]
+    limits: Mapping[str, int | float]
+
+
+class CurrentModel(msgspec.Struct, kw_only=True):
+    name: str
+    ready: bool
+    sample_rate: int
+    speakers: Mapping[str, str]
+
+
+class ModelEntry(msgspec.Struct, kw_only=True):
+    identifiers: Sequence[str]
+    speakers: Mapping[str, str]
+    sample_rate: int
+    state: str
+    """``unavailable``, ``unloaded``, ``loading`` or ``ready``."""
+    detail: str | None = None
+    """Why it is unavailable, and the command that changes that."""
+
+
+class ServerInfo(Reply, tag="success"):
+    """The answer to ``info``."""
+
+    server_version: str
+    current_model: CurrentModel
+    available_models: Mapping[str, ModelEntry]
+    queue_size: int
+    model_loaded: bool
+    speaker_mapping: Mapping[str, str]
+    limits: Mapping[str, int | float]
+    protocol_version: int
+
+
+def encode(reply: Reply) -> str:
+    """The text message that carries `reply`."""
+    return _ENCODER.encode(reply).decode()
+
+
+_ENCODER: Final = msgspec.json.Encoder()
