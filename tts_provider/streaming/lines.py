@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-__all__ = ["LINE_BREAK", "LineKind", "breaks_before", "kind_of_line"]
+__all__ = ["LINE_BREAK", "LineKind", "begins_prose", "breaks_before", "kind_of_line"]
 
 LineKind = Literal["prose", "heading", "item", "row", "quote", "rule"]
 
@@ -28,6 +28,11 @@ _NUMBER: Final = re.compile(r"([0-9]{1,3})[.)]\s")
 _ROW: Final = re.compile(r"\|")
 _QUOTE: Final = re.compile(r">")
 _RULE: Final = re.compile(r"(?:-{3,}|\*{3,}|_{3,}|={3,}|`{3,}|~{3,})(?=[\s\w]|$)")
+
+
+def begins_prose(beginning: str) -> bool:
+    """Whether the first character alone tells that a line is prose: a letter that numbers no item."""
+    return beginning[:1].isalpha() and not beginning[0].isascii()
 
 
 def kind_of_line(beginning: str, before: LineKind | None) -> LineKind:

@@ -15,7 +15,7 @@ from collections import deque
 from typing import Final, Literal, NamedTuple
 
 from tts_provider.streaming.characters import is_border, weigh
-from tts_provider.streaming.lines import LINE_BREAK, LineKind, breaks_before, kind_of_line
+from tts_provider.streaming.lines import LINE_BREAK, LineKind, begins_prose, breaks_before, kind_of_line
 from tts_provider.streaming.quotes import CLOSERS, MARKS, Opening, closed_by, kind_of, opens
 from tts_provider.streaming.stops import LOOK_AHEAD, LOOK_BACK, STOPS, STOPS_OF_LANGUAGE, Judge, Stop, is_certain
 
@@ -158,7 +158,7 @@ class Scanner:
 
     def _begin(self, final: bool) -> int | None:
         content = self._content(0)
-        if self._wait(content + LOOK_AHEAD, final):
+        if self._wait(content + 1, final) or self._wait(content + self._telling(content), final):
             return None
         self._begun = True
         self._line = kind_of_line(self.text[content : content + LOOK_AHEAD], None)
@@ -172,9 +172,13 @@ class Scanner:
 
     # Lines
 
+    def _telling(self, content: int) -> int:
+        """How many characters tell the kind of the line that begins at `content`."""
+        return 1 if begins_prose(self.text[content : content + 1]) else LOOK_AHEAD
+
     def _newline(self, at: int, final: bool) -> int | None:
         content = self._content(at)
-        if self._wait(content + LOOK_AHEAD, final):
+        if self._wait(content + 1, final) or self._wait(content + self._telling(content), final):
             return None
         if self._begins_new(at, content):
             self._break(at, content)
@@ -246,10 +250,12 @@ class Scanner:
         assert run is not None
         tail, closed = self._tail(run.end())
         content = self._content(tail)
+        if self._wait(content + 1, final):
+            return None
         beginning = text[content : content + LOOK_AHEAD]
         broken = LINE_BREAK.search(text, tail, content) is not None
-        certain = is_certain(run[0]) and closed is None and not broken and beginning[:1].isalnum()
-        if self._wait(content + (1 if certain else LOOK_AHEAD), final):
+        certain = is_certain(run[0]) and closed is None and (begins_prose(beginning) if broken else beginning[:1].isalnum())
+        if not certain and self._wait(content + LOOK_AHEAD, final):
             return None
 
         opening = None if closed is None else self._close(closed)
