@@ -86,7 +86,7 @@ class Level:
     def faults(self) -> list[str]:
         return [
             *([] if self.all_finite else ["there are samples that are no finite numbers"]),
-            *Range(-35.0, -10.0).faults("RMS level in dBFS", self.rms_dbfs),
+            *Range(-35.0, -12.0).faults("RMS level in dBFS", self.rms_dbfs),
             *Range(0.0, 50.0).faults("clipped samples in ppm", self.clipped_ppm),
             *Range(-0.01, 0.01).faults("mean (DC)", self.dc),
             *Range(0.0, 0.9).faults("largest step", self.largest_step),

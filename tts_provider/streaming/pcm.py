@@ -58,8 +58,7 @@ def to_s16(samples: Samples) -> bytes:
 
 def _finite(samples: Samples) -> Samples:
     """`samples` with NaN as 0 and infinity as full scale."""
-    # The dot product sees whether there is any at a tenth of the cost of nan_to_num.
-    if np.isfinite(np.dot(samples, samples)):
+    if np.isfinite(samples).all():  # a third of the cost of nan_to_num
         return samples
     return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
 
