@@ -41,6 +41,9 @@ MAX_WORKERS: Final = 2
 WORDS_PER_MINUTE: Final = 175
 """The library's normal rate, and so what speed 1 means."""
 
+NOTHING_SAMPLES: Final = 500
+"""What the library makes of a text in which it finds nothing to say: up to 485 samples of silence, at its slowest."""
+
 _FULL_SCALE: Final = np.float32(1 / 32768)
 
 _RANGES: Final = {"pitch": (50, 99), "pitch_range": (50, 100), "volume": (100, 100)}
@@ -160,9 +163,9 @@ class EspeakSession:
                 if held and not words.undecided:
                     await sink.audio(_samples(held))
                     held.clear()
-            if not speech.samples and any(map(str.isalnum, chunk.text)):
-                raise NoAudio("espeak-ng made no sound of this text.", retryable=False)
-            if marks := words.finish(speech.samples or 0):
+            if speech.samples <= NOTHING_SAMPLES and any(map(str.isalnum, chunk.text)):
+                raise NoAudio("espeak-ng made no sound of this text; the voice may not know its script.", retryable=False)
+            if marks := words.finish(speech.samples):
                 await sink.words(marks)
             if held:
                 await sink.audio(_samples(held))

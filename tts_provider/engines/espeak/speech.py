@@ -34,7 +34,7 @@ class Speech:
         self.text = text
         self.orphaned = False
         """Whether a worker was ended from outside before it had answered. That is forgiven once."""
-        self.samples: int | None = None
+        self.samples = 0
         """How many samples were made; known when `frames` has told the end."""
         self._error: EngineError | None = None
         self._audio_bytes = 0

@@ -126,7 +126,9 @@ class Library:
         )
         if self.sample_rate <= 0:
             raise Unusable("The library does not find its data.")
-        self.version: bytes = library.espeak_Info(None)
+        folder = ctypes.c_char_p()
+        self.version: bytes = library.espeak_Info(ctypes.byref(folder))
+        self._data = folder.value or b""
         # Kept as attributes: ctypes does not keep callbacks alive.
         self._on_speech = SynthCallback(self._speech)
         self._on_uri = UriCallback(lambda *_: 1)  # 1: do not open it
@@ -135,16 +137,30 @@ class Library:
         self._library = library
 
     def voices(self) -> bytes:
-        """A line for each voice and each variant of a voice, as `VOICES` carries them."""
+        """A line for each voice that can speak and each variant of a voice, as `VOICES` carries them."""
         variants = Voice(languages=ctypes.cast(ctypes.c_char_p(b"variant"), ctypes.c_void_p))
-        lines = []
-        for wanted in (None, ctypes.byref(variants)):
-            listed = self._library.espeak_ListVoices(wanted)
-            position = 0
-            while listed[position]:
-                lines.append(_describe(listed[position].contents))
-                position += 1
-        return b"\n".join(lines)
+        entries = [*self._listed(None), *self._listed(ctypes.byref(variants))]
+        return b"\n".join(b"\t".join(fields) for fields in entries if not self._is_mute(fields[0]))
+
+    def _listed(self, wanted: object) -> list[list[bytes]]:
+        found = self._library.espeak_ListVoices(wanted)
+        described: list[list[bytes]] = []
+        while found[len(described)]:
+            described.append(_describe(found[len(described)].contents))
+        return described
+
+    def _is_mute(self, identifier: bytes) -> bool:
+        """Whether it is a voice without a dictionary: some are listed, and accepted, and make silence of all text."""
+        name = identifier.rpartition(b"/")[2].partition(b"-")[0]
+        if identifier.startswith(b"!v/") or os.path.exists(os.path.join(self._data, name + b"_dict")):
+            return False
+        # It may have another language's dictionary. To hear takes a millisecond, too long to do it for every voice.
+        send, self._send = self._send, lambda data: None
+        try:
+            self.say(SETTINGS.pack(450, 50, 50, 100, False, len(identifier)) + identifier + b"a e i o u")
+        finally:
+            self._send = send
+        return self._made < self.sample_rate // 10
 
     def say(self, order: bytes) -> bytes:
         """Speak one `SAY` payload through `send`, all but its last frames; returns those, with the `END`."""
@@ -201,14 +217,15 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(len(payload), kind) + payload
 
 
-def _describe(voice: Voice) -> bytes:
+def _describe(voice: Voice) -> list[bytes]:
+    """The fields of its line."""
     fields = [voice.identifier or b"", voice.name or b"", b"%d" % voice.gender]
     address = voice.languages
     while address and (priority := ctypes.c_ubyte.from_address(address).value):
         tag = ctypes.string_at(address + 1)
         fields.append(b"%d:%s" % (priority, tag))
         address += len(tag) + 2
-    return b"\t".join(fields)
+    return fields
 
 
 def _receive(descriptor: int, size: int) -> bytes:
