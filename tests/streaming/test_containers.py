@@ -143,7 +143,7 @@ def test_the_first_bytes_come_after_as_much_audio_as_is_told(name: str, millisec
 
 @pytest.mark.parametrize(("name", "size"), [("pcm", 0), ("wav", 44), ("mp3", 0), ("opus", 129), ("flac", 92), ("aac", 0)])
 def test_a_header_comes_before_all_audio_and_is_small(name: str, size: int) -> None:
-    """FLAC's would be 8 KiB of padding, and MP3's a frame that tells a wrong length, if the muxers had their way."""
+    """FLAC's would be 8 KiB of padding, and MP3's an ID3 tag, if the muxers had their way."""
     assert abs(len(open_encoder(name, 24000).header()) - size) <= 32  # the encoder's name and version stand in some
 
 

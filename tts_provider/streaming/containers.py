@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -111,8 +111,8 @@ def check_format(format: str, sample_rate: int) -> Format:
 def open_encoder(format: str, sample_rate: int) -> Encoder:
     """A streaming encoder.
 
-    Audio that must come in before the first bytes go out, at 24 kHz: pcm, wav none; opus 20 ms; mp3 72 ms; flac 96 ms; aac
-    86 ms. mp3 and aac begin with the encoder's own silence (1105 and 1024 samples), which only whole files can declare.
+    Audio that must come in before the first bytes go out, at 24 kHz: none for pcm and wav, 40 ms for opus, 72 ms for mp3, 86 ms
+    for aac, 96 ms for flac. mp3 and aac begin with silence of the encoder's own, 1105 and 1024 samples.
 
     Raises:
         UnsupportedFormat, InvalidSampleRate: as `check_format`.
@@ -124,9 +124,9 @@ def open_encoder(format: str, sample_rate: int) -> Encoder:
 
 
 def encode(format: str, sample_rate: int, s16: bytes) -> bytes:
-    """A whole file, which tells its exact length where the format can: in WAV, FLAC and MP3, without MP3's leading silence.
+    """A whole file. Except in AAC it tells its exact length, and readers skip the silence that a streamed MP3 begins with.
 
-    Takes 1 to 40 ms of CPU time per second of audio: call it in a worker thread.
+    Takes 1 ms (flac) to 50 ms (aac) of CPU time per second of audio: call it in a worker thread.
 
     Raises:
         UnsupportedFormat, InvalidSampleRate: as `check_format`.
@@ -134,8 +134,8 @@ def encode(format: str, sample_rate: int, s16: bytes) -> bytes:
     known = check_format(format, sample_rate)
     if not known.compressed:
         return (wav_header(sample_rate, len(s16)) if format == "wav" else b"") + s16
-    file = io.BytesIO()  # seekable: the muxers go back and write the totals
-    encoder = _AVEncoder(_SETTINGS[format].as_whole(), sample_rate, file)
+    file = io.BytesIO()  # seekable: the muxers go back and write the totals, and an MP3 gets a Xing header
+    encoder = _AVEncoder(_SETTINGS[format], sample_rate, file)
     encoder.header()
     piece_bytes = 2 * sample_rate
     for start in range(0, len(s16), piece_bytes):
@@ -170,18 +170,12 @@ class _Settings:
     codec_options: Mapping[str, str] = field(default_factory=dict)
     muxer_options: Mapping[str, str] = field(default_factory=dict)
 
-    def as_whole(self) -> _Settings:
-        """The same for a file that can be rewritten at its end: an MP3 gets the Xing header that tells length and lead."""
-        if "write_xing" not in self.muxer_options:
-            return self
-        return replace(self, muxer_options={**self.muxer_options, "write_xing": "1"})
-
 
 _SETTINGS: Final[Mapping[str, _Settings]] = MappingProxyType(
     {
-        # Without write_xing=0 a stream would begin with a Xing header that tells a wrong length. Level 7 of 0 to 9 takes 8 ms
-        # of CPU time per second of audio where the default, 5, takes 16, and at this bit rate comes nearer to the original.
-        "mp3": _Settings("mp3", "libmp3lame", 64_000, {"compression_level": "7"}, {"write_xing": "0", "id3v2_version": "0"}),
+        # Without the ID3 tag nothing comes before the audio. Level 7 of 0 to 9 takes 8 ms of CPU time per second of audio where
+        # the default, 5, takes 16, and at this bit rate comes nearer to the original.
+        "mp3": _Settings("mp3", "libmp3lame", 64_000, {"compression_level": "7"}, {"id3v2_version": "0"}),
         # Ogg's default pages of 1 s would be 1 s of delay. Complexity 5 takes 5 ms per second of audio; the default, 10, 14 ms
         # for 30 % fewer bytes.
         "opus": _Settings("ogg", "libopus", 32_000, {"compression_level": "5"}, {"page_duration": "20000"}),
@@ -193,7 +187,7 @@ _SETTINGS: Final[Mapping[str, _Settings]] = MappingProxyType(
 
 
 class _Outbox:
-    """Where a muxer writes what is then taken away; having no `seek`, it makes muxers write streams."""
+    """Where a muxer writes what is then taken away. It has no `seek`, so muxers write what never needs to be rewritten."""
 
     def __init__(self) -> None:
         self._written = bytearray()
@@ -209,7 +203,10 @@ class _Outbox:
 
 
 class _AVEncoder:
-    """PyAV's encoder and muxer over an outbox, or over a file, whose bytes are then found there."""
+    """PyAV's encoder and muxer over an outbox, or over a file, whose bytes are then found there.
+
+    While it lives it has idle threads, one per CPU up to 16: PyAV cuts frames with a filter graph, which starts a pool.
+    """
 
     def __init__(self, settings: _Settings, sample_rate: int, sink: _Outbox | io.BytesIO) -> None:
         import av
@@ -223,7 +220,7 @@ class _AVEncoder:
         assert isinstance(stream, AudioStream)
         self._stream = stream
         # An abandoned encoder must go at once: container and stream refer to each other until closed, and until the cycle
-        # collector found them, a FLAC encoder would keep 8 MB.
+        # collector found them, a FLAC encoder would keep 7 MB.
         weakref.finalize(self, self._container.close)
         if settings.bit_rate is not None:
             self._stream.bit_rate = settings.bit_rate
