@@ -25,8 +25,9 @@ __all__ = ["About", "Pool"]
 
 _log = logging.getLogger(__name__)
 
-TEXT_TIMEOUT: Final = 3.0
-"""Seconds for a worker to speak one text. A sentence takes 0.005, the longest found for 240 characters 0.3."""
+TEXT_TIMEOUT: Final = 5.0
+"""Seconds for a worker to speak one text. A sentence takes 0.01; 240 random characters at half speed took up to 1 on a busy
+machine."""
 
 UNWANTED_TIMEOUT: Final = 0.1
 """Seconds for a worker to finish a text that nobody wants any more; then a new worker is the quicker way."""
