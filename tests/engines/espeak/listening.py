@@ -60,11 +60,16 @@ async def say(
     options: SpeechOptions | None = None,
     listener: Listener | None = None,
 ) -> Listener:
-    """The listener, after it has heard `text` in a session of its own."""
+    """The listener, after it has heard `text` in a session of its own. Fails after a minute."""
     listener = listener or Listener()
-    async with engine.session(engine.resolve(request or VoiceRequest()), options or SpeechOptions()) as session:
-        await session.say(SpeechChunk(text), listener)
+    with trio.fail_after(60):
+        await _say(engine, text, request or VoiceRequest(), options or SpeechOptions(), listener)
     return listener
+
+
+async def _say(engine: EspeakEngine, text: str, request: VoiceRequest, options: SpeechOptions, listener: Listener) -> None:
+    async with engine.session(engine.resolve(request), options) as session:
+        await session.say(SpeechChunk(text), listener)
 
 
 @asynccontextmanager

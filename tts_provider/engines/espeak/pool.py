@@ -19,14 +19,15 @@ from tts_provider.engines.espeak.library import INSTALL, Library
 from tts_provider.engines.espeak.process import Frame, Worker, WorkerDied, WorkerRefused, open_worker
 from tts_provider.engines.espeak.quarantine import Quarantine
 from tts_provider.engines.espeak.speech import EndlessSpeech, Speech
-from tts_provider.errors import EngineUnavailable, SynthesisFailed, SynthesisTimeout
+from tts_provider.errors import EngineError, EngineUnavailable, SynthesisFailed, SynthesisTimeout
 
 __all__ = ["About", "Pool"]
 
 _log = logging.getLogger(__name__)
 
-TEXT_TIMEOUT: Final = 3.0
-"""Seconds for a worker to speak one text. A sentence takes 0.005, the longest found for 240 characters 0.3."""
+TEXT_TIMEOUT: Final = 5.0
+"""Seconds for a worker to speak one text. A sentence takes 0.01; 240 random characters at half speed took up to 1 on a busy
+machine."""
 
 UNWANTED_TIMEOUT: Final = 0.1
 """Seconds for a worker to finish a text that nobody wants any more; then a new worker is the quicker way."""
@@ -84,8 +85,7 @@ class Pool:
         """Turn away everybody who waits for a worker."""
         self._queue.close()
         self._entrance.close()
-        while self._orphans:
-            self._orphans.popleft().fail(_unloaded())
+        self._fail_orphans(_unloaded())
 
     async def serve(self, *, task_status: trio.TaskStatus[About] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep one worker at work until cancelled, replacing it whenever it ends; says through `task_status` what it is.
@@ -108,6 +108,7 @@ class Pool:
                     _log.warning("espeak-ng worker: %s", failure)
                     raise EngineUnavailable(f"espeak-ng cannot be used on this machine. {INSTALL}") from failure
                 _log.warning("espeak-ng worker cannot be replaced: %s", failure)
+                self._fail_orphans(_ended_from_outside())
             # A text that ends its worker costs no pause: whoever comes next should not wait for somebody else's text.
             backoff = 0.0 if had_text else min(MAX_BACKOFF, max(FIRST_BACKOFF, 2 * backoff))
             await trio.sleep(backoff)
@@ -168,7 +169,7 @@ class Pool:
                 speech.orphaned = True
                 self._orphans.append(speech)
             else:
-                speech.fail(SynthesisFailed("espeak-ng was ended from outside while it spoke this text."))
+                speech.fail(_ended_from_outside())
             return False
         except trio.Cancelled:
             speech.fail(_unloaded())
@@ -176,9 +177,17 @@ class Pool:
         speech.finish(samples)
         return True
 
+    def _fail_orphans(self, error: EngineError) -> None:
+        while self._orphans:
+            self._orphans.popleft().fail(error)
+
     def _blame(self, speech: Speech, how: str) -> None:
         self._quarantine.blame(speech.text)
         _log.warning("espeak-ng worker %s; text of %d bytes", how, len(speech.text))
+
+
+def _ended_from_outside() -> SynthesisFailed:
+    return SynthesisFailed("espeak-ng was ended from outside while it spoke this text.")
 
 
 def _unloaded() -> EngineUnavailable:

@@ -39,6 +39,8 @@ class WordTracker:
         self._sample_rate = sample_rate
         self._open: _Open | None = None
         self._silent_since: int | None = None
+        self._last_sample = 0
+        """Where the last closed word ends in the audio."""
 
     @property
     def undecided(self) -> bool:
@@ -70,7 +72,7 @@ class WordTracker:
         goes_on = self._open is not None and (start < self._open.told_end or text[start : start + 1].isspace())
         if not goes_on and start < len(text):
             marks = self._close(start, sample)
-            self._open = _Open(start, min(start + max(length, 1), len(text)), sample)
+            self._open = _Open(start, min(start + max(length, 1), len(text)), max(sample, self._last_sample))
         self._silent_since = None
         return marks
 
@@ -83,6 +85,9 @@ class WordTracker:
             end -= 1
         if end == word.start:  # a punctuation mark or symbol that is read out
             end += len(self._text[word.start : word.told_end].rstrip())
-        last_sample = sample if self._silent_since is None else self._silent_since
+        # Above 450 words a minute the library's figures are up to 25 ms off, so that words would overlap.
+        silent = sample if self._silent_since is None else self._silent_since
+        self._last_sample = max(min(silent, sample), self._last_sample)
+        first_sample = min(word.first_sample, self._last_sample)
         self._open = None
-        return [WordMark(word.start, end, word.first_sample / self._sample_rate, last_sample / self._sample_rate)]
+        return [WordMark(word.start, end, first_sample / self._sample_rate, self._last_sample / self._sample_rate)]
