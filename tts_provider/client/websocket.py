@@ -8,6 +8,8 @@ pings are answered only while somebody receives; a server may close a connection
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -132,21 +134,21 @@ class WebSocket:
                 stream = await anyio.connect_tcp(address.host, address.port)
         except (*_BROKEN, UnicodeError) as error:
             raise ConnectFailed(f"No connection to {address}: {_reason(error)}.") from error
-        socket = cls(stream, timeout)
+        websocket = cls(stream, timeout)
         try:
-            hello = socket._protocol.send(Request(host=address.authority, target=address.path))
-            await socket._write(hello)
-            while not socket._accepted:
-                await socket._read()
-                if socket._lost is not None:
-                    raise ConnectFailed(f"{address} is no speech server: {socket._lost}") from socket._lost
-        except (ConnectionLost, LocalProtocolError) as error:
-            await socket.drop()
-            raise ConnectFailed(f"No connection to {address}: {error}") from error
+            hello = websocket._protocol.send(Request(host=address.authority, target=address.path))
+            await websocket._write(hello)
+            while not websocket._accepted:
+                await websocket._read()
+                if websocket._lost is not None:
+                    raise websocket._lost
+        except (ConnectFailed, ConnectionLost, UnexpectedReply, LocalProtocolError) as error:
+            await websocket.drop()
+            raise ConnectFailed(f"No connection to {address}: {str(error).rstrip('.')}.") from error
         except BaseException:
-            await socket.drop()
+            await websocket.drop()
             raise
-        return socket
+        return websocket
 
     @property
     def closed(self) -> bool:
@@ -273,7 +275,7 @@ class WebSocket:
             case AcceptConnection():
                 self._accepted = True
             case RejectConnection(status_code=status):
-                self._lost = ConnectFailed(f"it answered with HTTP status {status}.")
+                self._lost = ConnectFailed(f"HTTP status {status}")
             case Ping():
                 return self._protocol.send(event.response()) if self._protocol.state is ConnectionState.OPEN else b""
             case Pong(payload=payload):
@@ -313,6 +315,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     for candidate in (cause, error):
-        if isinstance(candidate, OSError) and candidate.strerror:
-            return candidate.strerror.lower()
+        if isinstance(candidate, socket.gaierror | ssl.SSLError):
+            return str(candidate.strerror or candidate)
+        if isinstance(candidate, OSError) and candidate.errno:
+            return os.strerror(candidate.errno).lower()
     return str(error).rstrip(".") or type(error).__name__
