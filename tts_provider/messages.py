@@ -183,6 +183,14 @@ def parse_request(message: str) -> Request:
             raise UnknownCommand(f"There is no such command. Commands: {', '.join(COMMANDS)}.", field="command")
 
 
+def request_id_of(message: str) -> str | None:
+    """The id of a request that could not be parsed, if that much can be read of it: an error is of more use with it."""
+    try:
+        return _Fields(_decode_object(message)).request_id()
+    except RequestError:
+        return None
+
+
 COMMANDS: Final = ("append", "begin", "cancel", "end", "flush", "hello", "info", "preload", "voices")
 
 
@@ -225,6 +233,8 @@ def _decode_object(message: str) -> dict[str, msgspec.Raw]:
     except msgspec.ValidationError as error:
         raise InvalidRequest("Invalid request format: expected a JSON object.") from error
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
+        if _holds_half_a_surrogate(message):
+            raise InvalidText("The text holds half a surrogate pair, which is no character.", field="text") from error
         raise InvalidJSON("Invalid request format: expected JSON") from error
     if len(fields) > MAX_KEYS:
         raise InvalidRequest(f"Invalid request format: more than {MAX_KEYS} fields.")
@@ -233,6 +243,17 @@ def _decode_object(message: str) -> dict[str, msgspec.Raw]:
 
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _holds_half_a_surrogate(message: str) -> bool:
+    """Whether `message` is good JSON but for a character that no encoding has."""
+    try:
+        json.dumps(json.loads(message), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _refuse_duplicates(message: str) -> None:

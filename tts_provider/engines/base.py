@@ -135,7 +135,7 @@ class SpeechOptions:
     encoding: str | None = None
     """One of `Capabilities.encodings`: push `Sink.encoded` instead of `Sink.audio`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Options of one engine only (a sampling seed, an emotion); the engine checks them when the session opens."""
+    """Options of one engine only (a sampling seed, an emotion), as the client sent them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,5 +228,6 @@ class Engine(Protocol):
 
         Raises:
             EngineError: no session can be had.
-            InvalidRequest: an option in `SpeechOptions.extra` is unknown or out of range.
+            InvalidRequest: an option of this engine in `SpeechOptions.extra` has a wrong value. Options that the engine does
+                not know are ignored: old clients send some that no engine ever had.
         """

@@ -1,0 +1,112 @@
+"""What waits to be sent on one connection: bounded, in order, fair among requests, and forgetful of what was cancelled."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from tts_provider.server.websocket import Closed, WebSocket
+
+__all__ = ["Outbox"]
+
+MAX_MESSAGES: Final = 8
+"""Messages that wait before a request must: with frames of 100 ms, 0.8 s of audio, however many requests share them."""
+MAX_REPLIES: Final = 64
+"""Answers to commands that may wait besides. A client that sends more without reading an answer is dropped."""
+BATCH_BYTES: Final = 65_536
+"""Sent in one system call at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    message: str | bytes
+    owner: object
+    """The request it belongs to; None for the answer to a command."""
+    taken: trio.Event | None = None
+
+
+class Outbox:
+    """The only way to the client. `run` sends; requests `put`, the reader `reply`s."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._items: deque[_Item] = deque()
+        self._replies = 0
+        self._filled = trio.Event()
+        self._room = trio.Semaphore(MAX_MESSAGES)
+        self._stopping = False
+        self._stopped = trio.Event()
+
+    async def put(self, message: str | bytes, owner: object) -> None:
+        """Add a message of the request `owner`; waits while the client is slow, first come first served."""
+        await self._room.acquire()
+        self._items.append(_Item(message, owner))
+        self._filled.set()
+
+    async def put_large(self, message: bytes, owner: object) -> None:
+        """Add a message of many frames' size and wait until it is being sent, so that only one such waits at a time."""
+        await self._room.acquire()
+        taken = trio.Event()
+        self._items.append(_Item(message, owner, taken))
+        self._filled.set()
+        await taken.wait()
+
+    def reply(self, message: str) -> None:
+        """Add the answer to a command without waiting.
+
+        Raises:
+            Closed: the client sends commands and reads no answers.
+        """
+        if self._replies >= MAX_REPLIES:
+            raise Closed
+        self._replies += 1
+        self._items.append(_Item(message, None))
+        self._filled.set()
+
+    def discard(self, owner: object) -> None:
+        """Forget every message of `owner` that was not sent."""
+        for item in [item for item in self._items if item.owner is owner]:
+            self._items.remove(item)
+            self._room.release()
+
+    async def run(self) -> None:
+        """Send until `stop` or cancelled. Cancel it only with the connection: half a message may have gone.
+
+        Raises:
+            Closed: the connection is gone.
+        """
+        try:
+            while not (self._stopping and not self._items):
+                if self._items:
+                    await self._websocket.send(self._take())
+                else:
+                    self._filled = trio.Event()
+                    await self._filled.wait()
+        finally:
+            self._stopped.set()
+
+    def _take(self) -> list[str | bytes]:
+        batch: list[str | bytes] = []
+        size = 0
+        while self._items and (not batch or size + len(self._items[0].message) <= BATCH_BYTES):
+            item = self._items.popleft()
+            batch.append(item.message)
+            size += len(item.message)
+            if item.taken is not None:
+                item.taken.set()
+            if item.owner is None:
+                self._replies -= 1
+            else:
+                self._room.release()
+        return batch
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Send what there is and end `run`; False when that takes longer than `timeout_s`."""
+        self._stopping = True
+        self._filled.set()
+        with trio.move_on_after(timeout_s):
+            await self._stopped.wait()
+        return self._stopped.is_set()

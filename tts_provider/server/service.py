@@ -1,0 +1,106 @@
+"""What every dialect asks for: an utterance for a request. The rules that hold in all dialects are checked here, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from tts_provider.engines.base import SpeechOptions, VoiceRequest
+from tts_provider.engines.catalog import Catalog, LoadReport
+from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
+from tts_provider.messages import SpeechParameters
+from tts_provider.settings import Settings
+from tts_provider.streaming.containers import check_format
+from tts_provider.streaming.text import TextSource, is_speakable
+from tts_provider.streaming.utterance import Output, Utterance
+
+__all__ = ["SpeechService"]
+
+MIN_SAMPLE_RATE: Final = 8_000
+MAX_SAMPLE_RATE: Final = 192_000
+"""Hz. Below is no speech; above no player."""
+
+
+class SpeechService:
+    """The server's one way to speech, shared by all connections."""
+
+    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+        self.catalog = catalog
+        self.settings = settings
+        self.draining = False
+        """Whether the server is going away and takes no new request."""
+        self.active = 0
+        """Requests being spoken."""
+
+    @property
+    def limits(self) -> dict[str, int | float]:
+        """What clients are held to, as `info` echoes it."""
+        settings = self.settings
+        return {
+            "max_message_bytes": settings.max_message_bytes,
+            "max_text_chars": settings.max_text_chars,
+            "max_queued_requests": settings.max_queued_requests,
+            "max_streams": settings.max_streams,
+            "min_sample_rate": MIN_SAMPLE_RATE,
+            "max_sample_rate": MAX_SAMPLE_RATE,
+            "idle_s": settings.idle_s,
+            "send_stall_s": settings.send_stall_s,
+            "ping_interval_s": settings.ping_interval_s,
+        }
+
+    def text_source(self, text: str | None = None) -> TextSource:
+        """The text of a new request; complete when `text` is given.
+
+        Raises:
+            EmptyText: `text` holds nothing that can be spoken.
+            TextTooLong: `text` is longer than one request may be.
+        """
+        source = TextSource(self.settings.max_text_chars)
+        if text is not None:
+            if len(text) > self.settings.max_text_chars:
+                raise TextTooLong(
+                    f"The text is too long: {len(text)} characters, at most {self.settings.max_text_chars}.", field="text"
+                )
+            if not is_speakable(text):
+                raise EmptyText("Text cannot be empty", field="text")
+            source.append(text)
+            source.end()
+        return source
+
+    @asynccontextmanager
+    async def utterance(
+        self,
+        parameters: SpeechParameters,
+        format: str,
+        text: TextSource,
+        *,
+        on_load: LoadReport | None = None,
+        tap: Callable[[bytes], None] | None = None,
+    ) -> AsyncIterator[Utterance]:
+        """The utterance for a request, with its engine loaded and kept while the block runs.
+
+        Raises:
+            TTSError: the request cannot be spoken; nothing was begun.
+        """
+        if self.draining:
+            raise Draining("The server is going away and takes no new requests.")
+        entry = self.catalog.find(parameters.model)
+        if not MIN_SAMPLE_RATE <= parameters.sample_rate <= MAX_SAMPLE_RATE:
+            raise InvalidSampleRate(
+                f"'sample_rate' must be from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, such as 24000.", field="sample_rate"
+            )
+        check_format(format, parameters.sample_rate)
+        self.active += 1
+        try:
+            async with self.catalog.use(entry.name, on_load) as engine:
+                choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                yield Utterance(
+                    engine,
+                    choice,
+                    SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=parameters.extra),
+                    Output(format, parameters.sample_rate, tap),
+                    text,
+                )
+        finally:
+            self.active -= 1

@@ -1,0 +1,102 @@
+"""The way of one chunk's audio from its engine to its listener, bounded in seconds of audio."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import trio
+
+from tts_provider.engines.base import Samples, WordMark
+from tts_provider.errors import SynthesisFailed, TTSError
+
+__all__ = ["Encoded", "Lane", "LaneItem"]
+
+LANE_S: Final = 5.0
+"""Seconds of audio made ahead in one lane: 480 kB at 24 kHz. The engine waits while there is more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Audio as the engine encoded it."""
+
+    data: bytes
+    seconds: float
+
+
+LaneItem = Samples | Encoded | tuple[WordMark, ...]
+
+
+class Lane:
+    """A sink for one `say`, emptied by the utterance. One task pushes, one takes."""
+
+    def __init__(self, sample_rate: int, max_s: float) -> None:
+        self._sample_rate = sample_rate
+        self._max_s = max_s
+        self._items: deque[LaneItem] = deque()
+        self._error: TTSError | None = None
+        self._closed = False
+        self._filled = trio.Event()
+        self._drained = trio.Event()
+        self._pushed_s = 0.0
+        self.seconds = 0.0
+        """Seconds of audio that wait in the lane."""
+
+    async def audio(self, samples: Samples) -> None:
+        if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype != np.float32:
+            raise SynthesisFailed("The engine made something that is not mono float32 audio.")
+        if samples.size == 0:
+            return
+        # One reduction finds NaN and both infinities: each of them makes the sum something that is not finite.
+        if not np.isfinite(np.add.reduce(samples, dtype=np.float64)):
+            raise SynthesisFailed("The engine made audio that holds values which are not numbers.")
+        await self._put(samples, samples.size / self._sample_rate)
+
+    async def encoded(self, data: bytes, seconds: float) -> None:
+        if data:
+            await self._put(Encoded(data, seconds), seconds)
+
+    async def words(self, marks: Sequence[WordMark]) -> None:
+        if marks:
+            await self._put(tuple(marks), 0.0)
+
+    async def _put(self, item: LaneItem, seconds: float) -> None:
+        self._pushed_s += seconds
+        if self._pushed_s > self._max_s:
+            raise SynthesisFailed("The engine made far more audio than the text can last.")
+        self._items.append(item)
+        self.seconds += seconds
+        self._filled.set()
+        while self.seconds > LANE_S:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    def close(self, error: TTSError | None = None) -> None:
+        """Nothing more comes; `error` is raised to the listener once it has taken what there is."""
+        self._error = error
+        self._closed = True
+        self._filled.set()
+
+    async def take(self) -> LaneItem | None:
+        """The next item; None after the last.
+
+        Raises:
+            TTSError: the engine failed here.
+        """
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            if self._closed:
+                return None
+            self._filled = trio.Event()
+            await self._filled.wait()
+        item = self._items.popleft()
+        if isinstance(item, Encoded):
+            self.seconds -= item.seconds
+        elif isinstance(item, np.ndarray):
+            self.seconds -= item.size / self._sample_rate
+        self._drained.set()
+        return item

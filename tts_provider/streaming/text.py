@@ -1,0 +1,176 @@
+"""Text on its way in: a bounded buffer that a client fills, and the pieces that an engine is given from it.
+
+source = TextSource(max_chars=100_000)
+source.append("Hello. How"); source.append(" are you?"); source.end()      # the dialect's side
+reader = PieceReader(source, chunker)
+piece = await reader.next()                                                # the utterance's side
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from tts_provider.errors import InvalidRequest, TextTooLong
+from tts_provider.streaming.chunker import Boundary, Chunker, Piece
+
+__all__ = ["PieceReader", "TextPiece", "TextSource", "is_speakable"]
+
+SLICE_CHARS: Final = 2_000
+"""Code points given to the chunker in one go, so that a long text does not hold up the event loop: about 2 ms."""
+
+QUIET_S: Final = 0.4
+"""A finished sentence whose look-ahead does not come is spoken after so long. Language models pause less between tokens."""
+
+_SENTENCE_ENDS: Final = tuple('.!?…。！？।؟۔"”’)')
+
+
+def is_speakable(text: str) -> bool:
+    """Whether there is a letter or a digit in `text`: what is only punctuation, symbols or blank has no sound."""
+    return any(map(str.isalnum, text))
+
+
+class _Flush:
+    """The mark of a `flush` between two texts."""
+
+
+_FLUSH: Final = _Flush()
+
+
+class TextSource:
+    """The text of one request while it is written.
+
+    Bounded by what has not been spoken yet, so that a conversation may go on for ever.
+    """
+
+    def __init__(self, max_chars: int) -> None:
+        self._max_chars = max_chars
+        self._parts: deque[str | _Flush] = deque()
+        self._pending = 0
+        self._changed = trio.Event()
+        self.ended = False
+        """Whether `end` was called."""
+
+    def append(self, text: str) -> None:
+        """Add text.
+
+        Raises:
+            TextTooLong: more text waits to be spoken than one request may have.
+            InvalidRequest: the text was ended already.
+        """
+        self._check_open()
+        if self._pending + len(text) > self._max_chars:
+            raise TextTooLong(
+                f"The text is too long: at most {self._max_chars} characters may wait to be spoken in one request.",
+                field="text",
+            )
+        if text:
+            self._pending += len(text)
+            self._parts.append(text)
+            self._notify()
+
+    def flush(self) -> None:
+        """Have everything appended so far spoken without waiting for the rest of its sentence."""
+        self._check_open()
+        self._parts.append(_FLUSH)
+        self._notify()
+
+    def end(self) -> None:
+        """Say that the text is complete."""
+        self._check_open()
+        self.ended = True
+        self._notify()
+
+    def _check_open(self) -> None:
+        if self.ended:
+            raise InvalidRequest("The text of this request was ended already.")
+
+    def _notify(self) -> None:
+        self._changed.set()
+
+    def take(self) -> str | _Flush | None:
+        """The next slice of text, at most `SLICE_CHARS` long, or a flush mark; None when there is nothing yet."""
+        if not self._parts:
+            return None
+        part = self._parts.popleft()
+        if isinstance(part, _Flush):
+            return part
+        if len(part) > SLICE_CHARS:
+            self._parts.appendleft(part[SLICE_CHARS:])
+            part = part[:SLICE_CHARS]
+        return part
+
+    def spoken(self, chars: int) -> None:
+        """Note that `chars` code points have gone to the engine and no longer wait."""
+        self._pending -= chars
+
+    async def wait(self) -> None:
+        """Wait until `take` may have something, or the text has ended."""
+        while not self._parts and not self.ended:
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """A piece of the request's text: a sentence, or a part of one that is too long to be said at once."""
+
+    text: str
+    start: int
+    """Code points of the request's text before it."""
+    boundary: Boundary
+    """How it ends."""
+
+
+class PieceReader:
+    """The pieces of a source, in order, as they become complete."""
+
+    def __init__(self, source: TextSource, chunker: Chunker) -> None:
+        self._source = source
+        self._chunker = chunker
+        self._pieces: deque[TextPiece] = deque()
+        self._finished = False
+
+    async def next(self) -> TextPiece | None:
+        """The next piece; None after the last. Waits while the text is being written."""
+        while (piece := self.next_ready()) is None and not self._finished:
+            quiet = True
+            with trio.move_on_after(QUIET_S if self._sentence_waits() else float("inf")):
+                await self._source.wait()
+                quiet = False
+            if quiet:
+                self._take_all(self._chunker.flush())
+        return piece
+
+    def next_ready(self) -> TextPiece | None:
+        """The next piece if it can be had without waiting."""
+        while not self._pieces and not self._finished:
+            part = self._source.take()
+            if isinstance(part, str):
+                self._take_all(self._chunker.feed(part))
+            elif part is not None:
+                self._take_all(self._chunker.flush())
+            elif self._source.ended:
+                self._take_all(self._chunker.finish())
+                self._finished = True
+            else:
+                return None
+        if not self._pieces:
+            return None
+        piece = self._pieces.popleft()
+        self._source.spoken(len(piece.text))
+        return piece
+
+    def put_back(self, piece: TextPiece) -> None:
+        """Make `piece` the next one again."""
+        self._source.spoken(-len(piece.text))
+        self._pieces.appendleft(piece)
+
+    def _sentence_waits(self) -> bool:
+        return self._chunker.pending.rstrip().endswith(_SENTENCE_ENDS)
+
+    def _take_all(self, pieces: list[Piece]) -> None:
+        self._pieces.extend(TextPiece(self._chunker.text_of(piece), piece.start, piece.boundary) for piece in pieces)

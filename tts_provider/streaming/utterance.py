@@ -1,0 +1,252 @@
+"""The core: one request from its text to its audio.
+
+Three things go on at once. A client fills the text (`TextSource`); engine calls speak pieces of it, each into its own lane,
+ahead of the listener but no further than the bounds below; and `Utterance.run` empties the lanes in order, hands each event to
+the dialect and waits for it. A slow listener thus holds up its own engine calls and nothing else. Everything happens inside
+`run`: cancelling it stops the engine, and nothing outlives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+import trio
+
+from tts_provider.engines.base import Engine, QueueReport, Session, SpeechChunk, SpeechOptions, VoiceChoice
+from tts_provider.errors import EmptyText, NoAudio, SynthesisFailed, SynthesisTimeout, TTSError
+from tts_provider.streaming.chunker import Chunker, weigh
+from tts_provider.streaming.events import AudioFrame, Event
+from tts_provider.streaming.lane import Encoded, Lane, LaneItem
+from tts_provider.streaming.renderer import Renderer, Unit
+from tts_provider.streaming.text import PieceReader, TextPiece, TextSource, is_speakable
+
+__all__ = ["Deliver", "Output", "Summary", "Utterance"]
+
+LOOK_AHEAD_S: Final = 10.0
+"""Seconds of audio that wait for the listener before no further piece of text is begun."""
+FIRST_AUDIO_S: Final = 30.0
+"""Until the first audio of a piece. Engines have shorter deadlines of their own; this one ends an engine that hangs."""
+NEXT_AUDIO_S: Final = 20.0
+"""Between two blocks of a piece."""
+MAX_SECONDS_FIXED: Final = 30.0
+MAX_SECONDS_PER_WEIGHT: Final = 0.6
+"""Audio that a piece may have at most: 30 s, and four times the slowest ordinary speech (7 characters a second)."""
+
+Deliver = Callable[[Event], Awaitable[None]]
+"""Takes one event; waits while the client is slow."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a client wants to receive."""
+
+    format: str
+    """One of `containers.FORMATS`."""
+    sample_rate: int
+    """Hz."""
+    tap: Callable[[bytes], None] | None = None
+    """Given all s16le samples as they are made, whatever the format; for a whole WAV beside the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """An utterance that was spoken to its end. Times are seconds on Trio's clock."""
+
+    samples: int
+    """At the output's rate; 0 when the engine's own encoded audio was passed on."""
+    length_bytes: int
+    """Bytes of the output's format."""
+    duration_ms: float
+    sentences: int
+    session_at: float
+    """When the engine gave it a place."""
+    first_audio_at: float
+    """When the first frame was handed to the dialect."""
+
+
+class Utterance:
+    """One request: its voice, its options, its text.
+
+    `run` once; it returns when all is spoken.
+    """
+
+    def __init__(self, engine: Engine, choice: VoiceChoice, options: SpeechOptions, output: Output, text: TextSource) -> None:
+        self.choice = choice
+        self.output = output
+        self._engine = engine
+        self._abilities = engine.capabilities
+        if not options.words and self._abilities.max_group_weight:
+            # The sentences of a group are found by their words.
+            options = replace(options, words=True)
+            self._words_wanted = False
+        else:
+            self._words_wanted = options.words
+        if output.format in self._abilities.encodings and output.sample_rate == self._abilities.sample_rate and not output.tap:
+            options = replace(options, encoding=output.format)
+        self._options = options
+        self._pieces = PieceReader(text, Chunker(choice.lang, max_weight=self._abilities.max_chunk_weight))
+        self._renderer = Renderer(
+            engine_rate=self._abilities.sample_rate,
+            output_rate=output.sample_rate,
+            format=output.format,
+            lang=choice.lang,
+            word_timings=self._abilities.word_timings,
+            words=self._words_wanted,
+            tap=output.tap,
+        )
+        self._lanes: set[Lane] = set()
+        self._heard = trio.Event()
+        self._first_audio_at: float | None = None
+        self._units = 0
+
+    async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
+        """Speak the whole text, handing each event to `deliver`; `queued` hears of the wait for a place.
+
+        Raises:
+            EngineError: the engine failed; what was delivered before is good.
+            EmptyText: the text ended without anything that can be spoken.
+        """
+        try:
+            async with self._engine.session(self.choice, self._options, queued) as session:
+                session_at = trio.current_time()
+                async with trio.open_nursery() as nursery:
+                    lanes, listener = trio.open_memory_channel[tuple[Unit, Lane]](self._abilities.parallel_chunks)
+                    nursery.start_soon(self._speak, session, lanes)
+                    await self._play(listener, deliver)
+            for event in self._renderer.finish():
+                await self._hand_over(event, deliver)
+        except ExceptionGroup as group:
+            known = _first_known(group)
+            if known is None:
+                raise
+            raise known from group
+        if self._first_audio_at is None:
+            raise NoAudio("The engine made no sound for this text.") if self._units else EmptyText("Text cannot be empty")
+        return Summary(
+            samples=self._renderer.samples,
+            length_bytes=self._renderer.bytes,
+            duration_ms=self._renderer.duration_ms,
+            sentences=self._renderer.sentences,
+            session_at=session_at,
+            first_audio_at=self._first_audio_at,
+        )
+
+    # --- Text to engine ---
+
+    async def _speak(self, session: Session, lanes: trio.MemorySendChannel[tuple[Unit, Lane]]) -> None:
+        """Give the text to the engine unit by unit, each with a lane, as far ahead as the bounds allow."""
+        places = trio.Semaphore(self._abilities.parallel_chunks)
+        async with trio.open_nursery() as nursery, lanes:
+            while True:
+                await places.acquire()
+                await self._wait_for_listener()
+                unit = await self._next_unit()
+                if unit is None:
+                    break
+                lane = Lane(self._abilities.sample_rate, self._longest_s(unit))
+                self._lanes.add(lane)
+                await lanes.send((unit, lane))
+                nursery.start_soon(self._say, session, unit, lane, places)
+
+    async def _say(self, session: Session, unit: Unit, lane: Lane, places: trio.Semaphore) -> None:
+        try:
+            await session.say(unit.chunk, lane)
+        except Exception as error:
+            lane.close(_as_engine_error(error))
+        else:
+            lane.close()
+        finally:
+            places.release()
+
+    async def _wait_for_listener(self) -> None:
+        """Wait until less than `LOOK_AHEAD_S` of audio waits to be heard."""
+        while sum(lane.seconds for lane in self._lanes) >= LOOK_AHEAD_S:
+            self._heard = trio.Event()
+            await self._heard.wait()
+
+    async def _next_unit(self) -> Unit | None:
+        """The next piece that can be spoken, with the short ones after it where the engine wants them together."""
+        while (piece := await self._pieces.next()) is not None:
+            if is_speakable(piece.text):
+                break
+        else:
+            return None
+        pieces = [piece]
+        if self._units:  # the first piece goes alone: nothing may delay the first audio
+            pieces += self._companions(piece)
+        unit = Unit(SpeechChunk("".join(piece.text for piece in pieces), pieces[0].start, self._units), tuple(pieces))
+        self._units += 1
+        return unit
+
+    def _companions(self, piece: TextPiece) -> list[TextPiece]:
+        """Pieces that follow `piece` at once and fit into one call together with it."""
+        room = self._abilities.max_group_weight - weigh(piece.text)
+        found: list[TextPiece] = []
+        while room > 0 and (following := self._pieces.next_ready()) is not None:
+            room -= weigh(following.text)
+            if room < 0 or not is_speakable(following.text):
+                self._pieces.put_back(following)
+                break
+            found.append(following)
+        return found
+
+    def _longest_s(self, unit: Unit) -> float:
+        return MAX_SECONDS_FIXED + MAX_SECONDS_PER_WEIGHT * weigh(unit.chunk.text) / self._options.speed
+
+    # --- Engine to listener ---
+
+    async def _play(self, lanes: trio.MemoryReceiveChannel[tuple[Unit, Lane]], deliver: Deliver) -> None:
+        async for unit, lane in lanes:
+            self._renderer.begin_unit(unit)
+            limit = FIRST_AUDIO_S
+            while (item := await _take(lane, limit)) is not None:
+                limit = NEXT_AUDIO_S
+                self._heard.set()
+                for event in self._render(item):
+                    await self._hand_over(event, deliver)
+            self._lanes.discard(lane)
+            self._heard.set()
+            for event in self._renderer.end_unit():
+                await self._hand_over(event, deliver)
+
+    def _render(self, item: LaneItem) -> list[Event]:
+        if isinstance(item, tuple):
+            return self._renderer.words(item)
+        if isinstance(item, Encoded):
+            return self._renderer.encoded(item.data, item.seconds)
+        return self._renderer.audio(item)
+
+    async def _hand_over(self, event: Event, deliver: Deliver) -> None:
+        if self._first_audio_at is None and isinstance(event, AudioFrame):
+            self._first_audio_at = trio.current_time()
+        await deliver(event)
+
+
+async def _take(lane: Lane, limit_s: float) -> LaneItem | None:
+    with trio.move_on_after(limit_s):
+        return await lane.take()
+    raise SynthesisTimeout(f"The engine made no audio for {limit_s:.0f} seconds.")
+
+
+def _as_engine_error(error: Exception) -> TTSError:
+    """`error` as one the client may see: nurseries wrap errors in groups, and engines may have bugs."""
+    known = _first_known(error)
+    if known is not None:
+        return known
+    log.error("engine.bug", exc_info=error)
+    failure = SynthesisFailed("The engine failed.")
+    failure.__cause__ = error
+    return failure
+
+
+def _first_known(error: BaseException) -> TTSError | None:
+    if isinstance(error, TTSError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next((known for inner in error.exceptions if (known := _first_known(inner)) is not None), None)
+    return None
