@@ -28,16 +28,17 @@ def in_thread(main: Main) -> Iterator[int]:
     """Run `main` under Trio in a thread; the port with which it started. What it raises is raised at the end."""
     ready = threading.Event()
     port = 0
-    stop: Callable[[], None] = lambda: None
+    scope = trio.CancelScope()
+    token: trio.lowlevel.TrioToken | None = None
     errors: list[BaseException] = []
 
     async def run() -> None:
-        nonlocal port, stop
-        async with trio.open_nursery() as nursery:
-            token = trio.lowlevel.current_trio_token()
-            port = await nursery.start(main)
-            stop = lambda: token.run_sync_soon(nursery.cancel_scope.cancel)
-            ready.set()
+        nonlocal port, token
+        token = trio.lowlevel.current_trio_token()
+        with scope:
+            async with trio.open_nursery() as nursery:
+                port = await nursery.start(main)
+                ready.set()
 
     def thread() -> None:
         try:
@@ -54,8 +55,9 @@ def in_thread(main: Main) -> Iterator[int]:
         if not errors:
             yield port
     finally:
-        with suppress(trio.RunFinishedError):
-            stop()
+        if token is not None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(scope.cancel)
         worker.join(STOP_S)
     assert not worker.is_alive(), "the server does not stop"
     if errors:

@@ -20,7 +20,7 @@ ALLOWED = {
     "logs": set(),
     "playback": set(),
     "messages": {"errors"},
-    "client": {"errors", "messages"},
+    "client": {"errors", "messages", "client"},
     "doctor": {"errors", "settings", "engines", "server"},
     "engines": {"errors", "engines"},
     "streaming": {"errors", "streaming", "engines.base"},
