@@ -21,6 +21,7 @@ ALLOWED = {
     "playback": set(),
     "messages": {"errors"},
     "client": {"errors", "messages", "client"},
+    "say": {"client", "playback"},
     "doctor": {"errors", "settings", "engines", "server"},
     "engines": {"errors", "engines"},
     "streaming": {"errors", "streaming", "engines.base"},
