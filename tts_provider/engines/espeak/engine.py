@@ -1,4 +1,4 @@
-"""espeak-ng as an engine: speaks 130 languages offline, at once, on any machine; intelligible rather than beautiful."""
+"""espeak-ng as an engine: over a hundred languages offline, at once, on any machine; intelligible rather than beautiful."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SAMPLE_RATE: Final = 22050
 _CAPABILITIES: Final = Capabilities(sample_rate=SAMPLE_RATE, max_chunk_weight=240, speed=True, word_timings="exact")
 
 MAX_WORKERS: Final = 2
-"""One makes some 500 seconds of speech in a second; more than two only take memory."""
+"""One makes hundreds of seconds of speech in a second; more than two only take memory."""
 
 WORDS_PER_MINUTE: Final = 175
 """The library's normal rate, and so what speed 1 means."""
