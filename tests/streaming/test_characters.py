@@ -55,6 +55,7 @@ def test_borders_are_between_visible_characters_only(character: str) -> None:
     assert borders == [0, len(character), 2 * len(character), len(text)]
 
 
+@unhurried
 @given(st.text(alphabet="abc 123.,"))
 def test_plain_text_can_be_cut_anywhere(text: str) -> None:
     assert all(is_border(text, at) for at in range(len(text) + 1))

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.streaming.test_sentences import MEASURED_SHARE
-from tests.streaming.texts import CASES, languages, squeezed, texts, unhurried
+from tests.streaming.texts import CASES, MEASURED_SHARE, languages, squeezed, texts, unhurried
 from tts_provider.streaming.chunker import Chunker, Piece
 from tts_provider.streaming.sentences import split, weigh
 

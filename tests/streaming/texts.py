@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["CASES", "Case", "languages", "squeezed", "texts", "unhurried"]
+__all__ = ["CASES", "MEASURED_SHARE", "Case", "languages", "squeezed", "texts", "unhurried"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,9 @@ CASES = [
     Case(**case)
     for case in json.loads((Path(__file__).parents[1] / "data" / "sentence_cases.json").read_text(encoding="utf-8"))
 ]
+
+MEASURED_SHARE = 116 / 117
+"""Of the cases that are split exactly; a change may raise it, never lower it."""
 
 
 def squeezed(text: str) -> str:
