@@ -155,6 +155,28 @@ def test_the_spans_join_to_the_text(text: str, lang: str) -> None:
     assert all(start < end for start, end in spans)
 
 
+def test_a_panic_in_sentencex_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panic of its Rust code is no `Exception`; the stop it was asked about then ends no sentence."""
+
+    class PanicException(BaseException):
+        pass
+
+    def panic(language: str, text: str) -> list[dict[str, object]]:
+        raise PanicException(language, text)
+
+    monkeypatch.setattr("tts_provider.streaming.stops.sentencex.get_sentence_boundaries", panic)
+    assert sentences("One day. Another day? Yes.") == ["One day. Another day?", "Yes."]
+
+
+def test_an_interrupt_while_sentencex_works_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(language: str, text: str) -> list[dict[str, object]]:
+        raise KeyboardInterrupt(language, text)
+
+    monkeypatch.setattr("tts_provider.streaming.stops.sentencex.get_sentence_boundaries", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sentences("One day. Another day.")
+
+
 @pytest.mark.parametrize(
     "text", ["1\t\nB\u2028.;\ufeff\t>)“,‘?\u200d&|", "He saw J\u2028. She ran.", "\ud800a. B\0. \udfff C."]
 )

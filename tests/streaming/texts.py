@@ -43,27 +43,10 @@ unhurried = settings(deadline=None, derandomize=True, suppress_health_check=[Hea
 
 _FRAGMENTS = [
     *"aAbBx1 2  ..!?…。！？।؟۔\n\r\t\"“”„‘’«»()[]「」'\0\u200d\u0301\ufe0f-*#|:;,、，&/@_~`<>\u2028\x85\u3000\ufeff你と라कद्аб",
-    *(
-        "😀",
-        "👍🏽",
-        "👨‍👩‍👧",
-        "🇩🇪",
-        "Dr. ",
-        "e.g. ",
-        "U.S. ",
-        "1. ",
-        "http://a.b/c",
-        "\n\n",
-        "\n- ",
-        "word ",
-        "Word ",
-        ". ",
-        "。",
-        "？」と",
-        '" he ',
-    ),
-    *("hello, there, my friend, ", " 12. ", "  ", " " * 300, "." * 70, "\ud800"),
-]
+    "😀", "👍🏽", "👨‍👩‍👧", "🇩🇪", "Dr. ", "e.g. ", "U.S. ", "1. ", " 12. ", "http://a.b/c",
+    "word ", "Word ", ". ", "。", "？」と", '" he ',
+    "hello, there, my friend, ", "\n\n", "\n- ", "  ", " " * 300, "." * 70, "\ud800",
+]  # fmt: skip
 
 
 def _built(seed: int) -> str:
