@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
+import structlog.testing
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from tts_provider.engines.catalog import Entry
+from tts_provider.server.lifecycle import ServerAddress, serve
+from tts_provider.settings import Settings
 
 Json = dict[str, Any]
 
@@ -62,6 +67,22 @@ def in_thread(main: Main) -> Iterator[int]:
     assert not worker.is_alive(), "the server does not stop"
     if errors:
         raise errors[0]
+
+
+@contextmanager
+def speech_server(*entries: Entry, **settings: Any) -> Iterator[int]:
+    """The real server with these engines, the first of them the default; its port. What it logs is not shown."""
+
+    async def main(*, task_status: trio.TaskStatus[int]) -> None:
+        class Started:
+            def started(self, address: ServerAddress) -> None:
+                task_status.started(address.port)
+
+        chosen = Settings(port=0, default_model=entries[0].name, **settings)
+        await serve(chosen, entries=entries, own_process=False, task_status=Started())  # type: ignore[arg-type]
+
+    with structlog.testing.capture_logs(), in_thread(main) as port:
+        yield port
 
 
 @dataclass

@@ -37,10 +37,10 @@ class Requirement:
     def parse(cls, text: str, extra: str = "") -> Requirement:
         """From the notation of PEP 508, as far as this project uses it."""
         requirement, _, marker = text.partition(";")
-        match = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*([^\s]*(?:\s*,\s*[^\s]+)*)", requirement)
+        match = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?(.*)", requirement)
         assert match is not None, text
         named = re.search(r"""extra\s*==\s*["']([^"']+)["']""", marker)
-        return cls(match[1], match[2].replace(" ", ""), named[1] if named else extra)
+        return cls(match[1], "".join(match[2].split()), named[1] if named else extra)
 
     @property
     def version(self) -> str | None:
