@@ -1,4 +1,4 @@
-"""What the benchmarks share: a server in a process of its own, a lean client, and what the operating system says of a process."""
+"""What the benchmarks share: a server in its own process, a lean client, and what the system says of a process."""
 
 from __future__ import annotations
 
