@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -90,7 +91,7 @@ class Peer:
     """The server's end of one connection, as a script sees it."""
 
     websocket: WebSocketConnection
-    stream: trio.SocketStream
+    stream: trio.abc.Stream
     log: list[Json]
 
     async def request(self) -> Json:
@@ -151,7 +152,7 @@ class Peer:
 Script = Callable[[Peer], Awaitable[None]]
 """Plays the server on one connection; the connection is closed at its end."""
 
-RawScript = Callable[[trio.SocketStream], Awaitable[None]]
+RawScript = Callable[[trio.abc.Stream], Awaitable[None]]
 """Plays something that is no WebSocket server."""
 
 
@@ -170,12 +171,13 @@ class Scripted:
 
 
 @contextmanager
-def scripted(*scripts: Script, raw: RawScript | None = None) -> Iterator[Scripted]:
+def scripted(*scripts: Script, raw: RawScript | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     """A server on the loopback whose n-th connection plays the n-th script, and the last one ever after."""
     server = Scripted()
 
     async def main(*, task_status: trio.TaskStatus[int]) -> None:
-        async def handle(stream: trio.SocketStream) -> None:
+        async def handle(plain: trio.SocketStream) -> None:
+            stream = plain if tls is None else trio.SSLStream(plain, tls, server_side=True, https_compatible=True)
             number = server.connections
             server.connections += 1
             try:
@@ -186,7 +188,7 @@ def scripted(*scripts: Script, raw: RawScript | None = None) -> Iterator[Scripte
             except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
 
-        async def play(stream: trio.SocketStream, script: Script) -> None:
+        async def play(stream: trio.abc.Stream, script: Script) -> None:
             async with trio.open_nursery() as nursery:
                 request = await wrap_server_stream(nursery, stream, max_message_size=2**26, message_queue_size=64)
                 websocket = await request.accept()

@@ -336,6 +336,37 @@ def test_barging_in_cancels_and_keeps_the_connection(run: Run) -> None:
         assert server.connections == 1
 
 
+def test_an_interrupted_listener_can_leave_politely(run: Run) -> None:
+    """A cancel scope within the block stops the listening only; leaving the block then cancels the request."""
+
+    async def main() -> None:
+        async def source() -> AsyncIterator[str]:
+            yield "One. "
+            await anyio.sleep_forever()
+
+        async with client_of(server) as client:
+            async with client.speak_text_stream(source()) as speech:
+                with anyio.move_on_after(SHORT_S):
+                    await audio_of(speech)
+            async with client.stream("Hello.") as speech:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await anext(speech)
+            assert await client.speak("Hello.")
+
+    async def answer(peer: Peer) -> None:
+        request_id = await peer.start(await peer.request())
+        await peer.request()
+        assert await peer.request() == {"command": "cancel", "request_id": request_id}
+        await peer.say("cancelled", request_id=request_id)
+        await speak_slowly_until_cancelled(peer)
+        await peer.stream_audio(BLOCK)
+
+    with scripted(answer) as server:
+        run(main)
+        assert server.connections == 1
+
+
 def test_a_text_that_the_server_refuses_raises_its_error(run: Run) -> None:
     async def main() -> None:
         async with client_of(server) as client:
