@@ -67,7 +67,7 @@ def test_a_model_that_loads_is_told(run: Run) -> None:
             assert await audio_of(speech)
         assert told[0].queue_position == 1
 
-    slow = replace(entry(FakeEngine(load_s=0.1)), light=False)
+    slow = replace(entry(FakeEngine(load_s=0.7)), light=False)
     with speech_server(slow) as port:
         run(main)
 
