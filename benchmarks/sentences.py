@@ -68,7 +68,8 @@ def main(length: int = 1_000_000) -> None:
         short_tokens_s, _ = seconds(lambda quarter=quarter: feed(quarter, True))  # type: ignore[misc]
         tokens_s, _ = seconds(lambda text=text: feed(text, True))  # type: ignore[misc]
         print(
-            f"{name:20} {split_s:8.2f}s {whole_s:8.2f}s {whole_s / short_s:5.1f} {tokens_s:9.2f}s {tokens_s / short_tokens_s:5.1f}"
+            f"{name:20} {split_s:8.2f}s {whole_s:8.2f}s {whole_s / short_s:5.1f}"
+            f" {tokens_s:9.2f}s {tokens_s / short_tokens_s:5.1f}"
             f" {whole_s / pieces * 1e6:9.1f} {tokens_s / (length / TOKEN) * 1e6:9.1f}"
         )
 

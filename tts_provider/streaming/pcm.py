@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import soxr  # type: ignore[import-untyped]
+import soxr
 
 from tts_provider.engines.base import Samples
 
@@ -153,9 +153,9 @@ def _raised_cosine(length: int) -> Samples:
 class Resampler:
     """Changes the sample rate of a stream; passes it through untouched when the rates are equal.
 
-    n samples become ``floor(n * to_rate / from_rate + 0.5)`` in all, bit for bit what resampling the whole at once gives
-    (133 dB signal to noise). Between `feed` and `finish` up to 60 ms of audio stay inside (40 ms between 22.05 and 24 kHz), and
-    up to 180 ms where a rate is below 16 kHz: the filter and soxr's own blocks.
+    n samples become ``n * to_rate / from_rate`` in all, to the nearest whole (either way at a half), bit for bit what
+    resampling the whole at once gives (133 dB signal to noise). Between `feed` and `finish` 20 to 80 ms stay inside, filter
+    and blocks of soxr together.
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket as socketlib
 import ssl
+from collections.abc import Callable
 from typing import Final, cast
 
 import structlog
@@ -67,15 +68,19 @@ class Goodbye(Exception):
 class _Tap(trio.abc.Stream):
     """The stream below trio-websocket. After the handshake it keeps the messages and lets only control frames pass."""
 
-    def __init__(self, transport: trio.abc.Stream, when_over: trio.CancelScope) -> None:
+    def __init__(self, transport: trio.abc.Stream, opening: trio.CancelScope, when_over: Callable[[], None]) -> None:
         self._transport = transport
+        self._opening = opening
         self._when_over = when_over
         self._splitter: FrameSplitter | None = None
         self._answer_bytes = 0
         self._messages: list[bytes | str] = []
         self._unread = 0
         self._wanted = True
-        self._changed = trio.Event()
+        self._arrived: trio.Event | None = None
+        self._room: trio.Event | None = None
+        self.pause_s = 0.0
+        """How long to let messages gather before the next reading."""
         self.over: Exception | None = None
         """Why nothing more will come; None while something may."""
 
@@ -86,32 +91,40 @@ class _Tap(trio.abc.Stream):
     def forget(self) -> None:
         """Nobody will take messages any more: drop them, so that the goodbye is reached."""
         self._wanted = False
+        self.pause_s = 0.0
         self._messages.clear()
-        self._unread = 0
-        self._notify()
+        self._make_room()
 
     async def take(self) -> list[bytes | str]:
         """All messages that have come, at least one."""
         while not self._messages:
             if self.over is not None:
                 raise self.over
-            await self._changed.wait()
+            self._arrived = trio.Event()
+            await self._arrived.wait()
         messages, self._messages = self._messages, []
-        self._unread = 0
-        self._notify()
+        self._make_room()
         return messages
 
     def end(self, reason: Exception) -> None:
         """Nothing more will come."""
         if self.over is None:
             self.over = reason
+            self._when_over()
         if self._splitter is None:
-            self._when_over.cancel()
+            self._opening.cancel()
         self._notify()
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None
+
+    def _make_room(self) -> None:
+        self._unread = 0
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         while True:
@@ -129,7 +142,7 @@ class _Tap(trio.abc.Stream):
                     raise trio.BrokenResourceError("the answer to the handshake does not end")
                 return bytes(data)
             try:
-                messages, control = self._splitter.feed(data)
+                messages, control = self._splitter.feed(bytes(data))
             except BrokenFrames as error:
                 self.end(error)
                 raise trio.BrokenResourceError("no WebSocket frames") from error
@@ -141,8 +154,11 @@ class _Tap(trio.abc.Stream):
                 self.end(Goodbye(self._splitter.close_code))
             if control:
                 return control
-            while self._unread > MAX_UNREAD_BYTES:
-                await self._changed.wait()
+            if self._unread > MAX_UNREAD_BYTES:
+                self._room = trio.Event()
+                await self._room.wait()
+            if self.pause_s and self.over is None:
+                await trio.sleep(self.pause_s)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._transport.send_all(data)
@@ -192,6 +208,10 @@ class Connection:
         """
         return await self._tap.take()
 
+    def gather(self, pause_s: float) -> None:
+        """From now on let messages gather for so long before they are read: the fewer readings, the cheaper each."""
+        self._tap.pause_s = pause_s
+
     def release(self) -> None:
         """Close it with a goodbye, for whose answer somebody else waits."""
         self._tap.forget()
@@ -203,9 +223,23 @@ class Connection:
 
 
 async def hold_connection(
-    dialer: Dialer, target: str, headers: Headers, close_s: float, *, task_status: trio.TaskStatus[Connection]
+    dialer: Dialer,
+    target: str,
+    headers: Headers,
+    close_s: float,
+    when_over: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[Connection],
 ) -> None:
-    """Open a connection, hand it over through `task_status`, and keep it until it is released, aborted or dead.
+    """Open a connection, hand it over through `task_status`, and keep it until it is released or aborted.
+
+    Args:
+        dialer: leads to the service.
+        target: path and query of the handshake.
+        headers: headers of the handshake.
+        close_s: how long to wait for the service's answer to a goodbye.
+        when_over: called once, when no more messages will come.
+        task_status: gets the connection once it is open.
 
     Raises:
         Unreachable: there is no way to the service.
@@ -217,7 +251,7 @@ async def hold_connection(
         raise Unreachable("its certificate is not to be trusted") from error
     except ssl.SSLError as error:
         raise Unreachable("it does not speak TLS") from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise Unreachable(_why(error)) from error
     rejected: Rejected | None = None
     connection: Connection | None = None
@@ -225,7 +259,7 @@ async def hold_connection(
     try:
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
-            tap = _Tap(stream, scope)
+            tap = _Tap(stream, scope, when_over)
             socket = await wrap_client_stream(
                 nursery,
                 cast("trio.SocketStream", tap),  # any stream will do, says its documentation
@@ -262,7 +296,7 @@ def _first(group: ExceptionGroup[ConnectionRejected]) -> Rejected:
     return Rejected(error.status_code, error.headers)
 
 
-def _why(error: OSError) -> str:
+def _why(error: OSError | UnicodeError) -> str:
     """A reason fit for clients: no address, no path."""
     if isinstance(error, ProxyRefused):
         return f"the proxy answered HTTP {error.status}"
