@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -112,7 +112,7 @@ class Peer:
         """Send an error reply."""
         await self.say("error", code=code, message=message, retryable=False, **fields)
 
-    async def start(self, request: Json, sample_rate: int = 24_000) -> str:
+    async def start(self, request: Json, sample_rate: int = 24_000, warnings: Sequence[str] = ()) -> str:
         """Begin to answer a streaming request; its id."""
         request_id = str(request["request_id"])
         await self.say(
@@ -124,7 +124,7 @@ class Peer:
             sample_rate=sample_rate,
             channels=1,
             format=request.get("format", "pcm"),
-            warnings=[],
+            warnings=warnings,
         )
         return request_id
 

@@ -135,7 +135,7 @@ async def examine(
     _examine_packages(report, requirements)
     report.lines += ["", "Engines"]
     await _examine_engines(report, catalog, trial, explain)
-    report.lines += ["", f"Player: {', '.join(players) or 'none'}"]
+    report.lines += ["", f"Players installed: {', '.join(players) or 'none'}"]
     if not players:
         report.fixes.append(_install("miniaudio"))
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -418,3 +419,21 @@ def test_a_cancelled_request_leaves_a_client_that_works(run: Run, tmp_path: Path
         run(main)
         assert server.commands() == ["speak", "speak"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["speech.wav"]
+
+
+def test_asyncios_own_timeouts_work(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with client_of(server) as client:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.generate_speech("Hello.", tmp_path / "speech.wav"), SHORT_S)
+            assert not client.is_connected()
+            async with asyncio.timeout(10):
+                assert await client.generate_speech("Hello.", tmp_path / "speech.wav")
+
+    async def hang(peer: Peer) -> None:
+        await peer.start(await peer.request())
+        await peer.request()
+
+    with scripted(hang, stream_two_blocks) as server:
+        asyncio.run(main())
+        assert server.commands() == ["speak", "speak"]

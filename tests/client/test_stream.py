@@ -28,6 +28,7 @@ from tts_provider.client import (
     Success,
     TTSClient,
     TTSServerError,
+    UnexpectedReply,
     Words,
 )
 
@@ -270,6 +271,41 @@ def test_silence_after_the_end_of_the_text_is_a_timeout(run: Run) -> None:
     with scripted(stall) as server:
         run(main)
         assert server.commands() == ["begin", "append", "end"]
+
+
+def test_a_server_that_does_not_begin_is_a_timeout_though_the_writer_thinks(run: Run) -> None:
+    async def main() -> None:
+        async def source() -> AsyncIterator[str]:
+            yield "One."
+            await anyio.sleep_forever()
+
+        async with client_of(server, 2 * SHORT_S) as client:
+            with pytest.raises(ServerTimeout):
+                async with client.speak_text_stream(source()):
+                    pass
+
+    async def stall(peer: Peer) -> None:
+        while True:
+            await peer.request()
+
+    with scripted(stall) as server:
+        run(main)
+
+
+def test_a_stream_that_lost_audio_on_its_way_is_no_success(run: Run) -> None:
+    async def main() -> None:
+        async with client_of(server) as client, client.stream("Hello.") as speech:
+            assert await anext(speech) == BLOCK
+            with pytest.raises(UnexpectedReply):
+                await anext(speech)
+
+    async def lose(peer: Peer) -> None:
+        request_id = await peer.start(await peer.request())
+        await peer.send(BLOCK)
+        await peer.end(request_id, 2 * len(BLOCK))
+
+    with scripted(lose) as server:
+        run(main)
 
 
 def test_an_error_of_the_text_is_raised_to_the_listener_as_it_is(run: Run) -> None:
