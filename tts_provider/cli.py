@@ -52,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tts-provider", description="A self-hosted text-to-speech server and its tools.")
+    parser = argparse.ArgumentParser(
+        prog="tts-provider",
+        description="A self-hosted text-to-speech server and its tools.",
+        epilog="Without a command it serves; 'serve --help' lists the settings.",
+    )
     parser.add_argument("--version", action="version", version=f"tts_provider {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
