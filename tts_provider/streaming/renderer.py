@@ -61,9 +61,9 @@ class Renderer:
         self._tap = tap
         self._output_rate = output_rate
         self._resampler = Resampler(engine_rate, output_rate)
-        self._encoder: Encoder = open_encoder(format, output_rate)
+        self._encoder: Encoder | None = None
+        """Opened with the first samples: what an engine encodes itself needs none."""
         self._framer = Framer(output_rate)
-        self._header_sent = False
         self._position = 0.0
         """Engine samples in the utterance so far."""
         self._pause_s = 0.0
@@ -136,7 +136,8 @@ class Renderer:
         if self._passes_through:
             return []
         events = self._output(self._resampler.finish())
-        events += self._frames(self._encoder.finish())
+        if self._encoder is not None:
+            events += self._frames(self._encoder.finish())
         return events + self._end_frame()
 
     # --- Positions ---
@@ -231,12 +232,12 @@ class Renderer:
         self.samples += samples.size
         if self._tap is not None:
             self._tap(data)
+        if self._encoder is None:
+            self._encoder = open_encoder(self._format, self._output_rate)
+            return self._frames(self._encoder.header() + self._encoder.feed(data))
         return self._frames(self._encoder.feed(data))
 
     def _frames(self, data: bytes) -> list[Event]:
-        if not self._header_sent and (data or self.samples):
-            self._header_sent = True
-            data = self._encoder.header() + data
         self.bytes += len(data)
         if self._format in RAW_FORMATS:
             return [AudioFrame(frame) for frame in self._framer.feed(data)]

@@ -17,7 +17,8 @@ import trio
 
 from tts_provider.engines.base import Engine, QueueReport, Session, SpeechChunk, SpeechOptions, VoiceChoice
 from tts_provider.errors import EmptyText, NoAudio, SynthesisFailed, SynthesisTimeout, TTSError
-from tts_provider.streaming.chunker import Chunker, weigh
+from tts_provider.streaming.characters import weigh
+from tts_provider.streaming.chunker import Chunker
 from tts_provider.streaming.events import AudioFrame, Event
 from tts_provider.streaming.lane import Encoded, Lane, LaneItem
 from tts_provider.streaming.renderer import Renderer, Unit

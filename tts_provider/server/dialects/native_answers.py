@@ -18,10 +18,10 @@ from tts_provider.engines.languages import canonical_tag
 from tts_provider.server.outbox import Outbox
 from tts_provider.server.service import SpeechService
 from tts_provider.server.websocket import Closed
-from tts_provider.streaming.containers import SPOOL_BYTES, WavSpool
 from tts_provider.streaming.events import AudioFrame, Event, SentenceStart, WordTimes
 from tts_provider.streaming.text import TextSource
 from tts_provider.streaming.utterance import Summary
+from tts_provider.streaming.wav import SPOOL_BYTES, WavSpool
 
 __all__ = ["SPEAKERS", "Answer", "describe_server", "voice_entries"]
 

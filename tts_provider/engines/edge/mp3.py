@@ -1,0 +1,98 @@
+"""The service's MP3, measured and decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from tts_provider.engines.base import Samples
+
+__all__ = ["SAMPLE_RATE", "TAIL_BYTES", "DecodingError", "Mp3Decoder", "Mp3Format", "ends_in_silence", "read_format"]
+
+SAMPLE_RATE: Final = 24_000
+_BITRATES: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+"""kbit/s by index, MPEG-2 layer III (ISO 13818-3)."""
+_SAMPLE_RATES: Final = (22_050, 24_000, 16_000)
+"""Hz by index, MPEG-2."""
+HEADER_BYTES: Final = 4
+TAIL_BYTES: Final = 4_320
+"""What `ends_in_silence` looks at: 0.72 s at 48 kbit/s, of which the first frames may lack what earlier ones held for them."""
+TAIL_S: Final = 0.3
+"""How much silence a finished turn ends with at least; 0.8 s was measured, at the voice's own rate."""
+SILENCE: Final = 0.02
+"""Largest sample of what passes as silence."""
+
+
+class DecodingError(Exception):
+    """What the service sent as MP3 is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mp3Format:
+    """What the header of a frame says of a stream with a constant bit rate."""
+
+    sample_rate: int
+    """Hz."""
+    bytes_per_second: int
+
+    def seconds(self, size: int) -> float:
+        """How long `size` bytes last."""
+        return size / self.bytes_per_second
+
+
+def read_format(data: bytes) -> Mp3Format | None:
+    """The format that the frame at the beginning of `data` has; None when there is no frame of MPEG-2 layer III."""
+    if len(data) < HEADER_BYTES or data[0] != 0xFF or data[1] & 0xFE != 0xF2:
+        return None
+    bitrate, rate = data[2] >> 4, data[2] >> 2 & 3
+    if not 0 < bitrate < len(_BITRATES) or rate == len(_SAMPLE_RATES):
+        return None
+    return Mp3Format(sample_rate=_SAMPLE_RATES[rate], bytes_per_second=_BITRATES[bitrate] * 125)
+
+
+class Mp3Decoder:
+    """Decodes one turn, in pieces cut anywhere.
+
+    The float decoder is a third cheaper than the fixed-point one and hands its samples over without conversion. Decoding costs
+    0.3 to 0.4 ms for a second of audio, less than a hop to a thread for each message would.
+    """
+
+    def __init__(self) -> None:
+        codec = av.CodecContext.create("mp3float", "r")
+        assert isinstance(codec, av.AudioCodecContext)
+        self._codec = codec
+
+    def decode(self, data: bytes, *, last: bool = False) -> Samples:
+        """The samples of all frames that are whole now; with `last` also of those held back until the end was known.
+
+        Raises:
+            DecodingError: there is something in it that is not MP3.
+        """
+        codec = self._codec
+        blocks = []
+        try:
+            packets = codec.parse(data) if data else []
+            if last:
+                packets += codec.parse(b"")
+            for packet in packets:
+                blocks += [frame.planes[0] for frame in codec.decode(packet)]
+            if last:
+                blocks += [frame.planes[0] for frame in codec.decode(None)]
+        except FFmpegError as error:
+            raise DecodingError("invalid MP3") from error
+        if codec.sample_rate not in (0, SAMPLE_RATE):
+            raise DecodingError(f"MP3 of {codec.sample_rate} Hz")
+        return np.frombuffer(b"".join(blocks), np.float32)
+
+
+def ends_in_silence(mp3: bytes) -> bool:
+    """Whether the audio that ends with `mp3` ends as a finished turn does; `mp3` need not begin with a frame."""
+    try:
+        samples = Mp3Decoder().decode(mp3[-TAIL_BYTES:], last=True)
+    except DecodingError:
+        return False
+    return not np.any(np.abs(samples[-round(TAIL_S * SAMPLE_RATE) :]) > SILENCE)
