@@ -86,8 +86,8 @@ def parse_request(body: bytes) -> SpeechRequest:
     try:
         return _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        found = re.search(r"\$\.(\w+)|field `(\w+)`", str(error))
-        field = next(filter(None, found.groups()), "") if found else ""
+        found = re.search(r"\$\.(\w+)", str(error)) or re.search(r"field `(\w+)`", str(error))
+        field = found[1] if found else ""
         if field not in WANTED:
             raise InvalidRequest("The body must be a JSON object.") from error
         raise InvalidRequest(f"'{field}' {WANTED[field]}.", field=field) from error
