@@ -85,7 +85,7 @@ class Page:
     async def until(self, expression: str, seconds: float = 30) -> None:
         """Wait until an expression is true."""
         with trio.move_on_after(seconds):
-            while not await self.value(expression):
+            while not await self.value(expression):  # noqa: ASYNC110  # the page tells of nothing
                 await trio.sleep(0.05)
             return
         raise AssertionError(f"{expression} did not come true; the page says {await self.value('document.body.innerText')!r}")
@@ -129,7 +129,7 @@ async def _address(folder: Path) -> str:
     """The tab's address, once Chromium has written down its port."""
     file = folder / "DevToolsActivePort"
     with trio.fail_after(START_S):
-        while not (file.exists() and file.read_text().count("\n") >= 1):  # a tiny local file
+        while not (file.exists() and file.read_text().count("\n") >= 1):  # noqa: ASYNC110  # a tiny local file
             await trio.sleep(0.05)
         port = file.read_text().split()[0]
         async with httpx.AsyncClient() as client:

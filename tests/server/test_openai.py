@@ -26,7 +26,21 @@ TEXT = "Hello there, world."
 SECONDS = 0.05 * len(TEXT)
 """What the fake engine takes to say it, give or take the trimmed silence."""
 
-OPENAI_VOICES = "alloy ash ballad coral echo fable onyx nova sage shimmer verse marin cedar".split()
+OPENAI_VOICES = [
+    "alloy",
+    "ash",
+    "ballad",
+    "coral",
+    "echo",
+    "fable",
+    "onyx",
+    "nova",
+    "sage",
+    "shimmer",
+    "verse",
+    "marin",
+    "cedar",
+]
 
 
 @asynccontextmanager
