@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from tests.conftest import RunningServer, StartServer
 from tests.fake_engine import FakeEngine
+from tests.server.waiting import until
 from tts_provider.engines.base import Capabilities
 from tts_provider.server.metrics import LAG_PERIOD_S, EngineReading, Metrics, Reading
 
@@ -94,9 +95,7 @@ async def test_a_client_that_goes_counts_as_cancelled(start_server: StartServer)
         await stream.send_all(b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await stream.receive_some()
         stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    with trio.fail_after(5):
-        while engine.sessions:
-            await trio.sleep(0.01)
+    await until(lambda: engine.sessions == 0)
     found = await measured(server)
     assert found["tts_requests_total{engine=fake}{outcome=cancelled}"] == 1
     assert not any(name.startswith("tts_errors") for name in found)

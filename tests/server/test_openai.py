@@ -18,6 +18,7 @@ from trio.testing import MockClock
 
 from tests.conftest import RunningServer, StartServer
 from tests.fake_engine import FakeEngine, entry
+from tests.server.waiting import until
 from tts_provider.engines.catalog import Entry
 from tts_provider.errors import EngineUnavailable, Overloaded
 from tts_provider.settings import Settings, SettingsError
@@ -432,16 +433,14 @@ async def test_a_client_that_goes_stops_the_engine(start_server: StartServer, au
     engine = FakeEngine(block_delay_s=0.04)
     server = await start_server(engine)
     for blocks in (1, 20):
-        made = engine.blocks
         body = json.dumps({"input": TEXT * 20, "voice": "alloy", "response_format": format}).encode()
         stream = await trio.open_tcp_stream(server.address.host, server.address.port)
         async with stream:
             head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             await stream.send_all(head.encode() + body)
-            while engine.blocks < made + blocks:
-                await trio.sleep(0.01)
+            wanted = engine.blocks + blocks
+            await until(lambda: engine.blocks >= wanted)  # noqa: B023  # waited for at once
         gone = trio.current_time()
-        while engine.saying:
-            await trio.sleep(0.001)
+        await until(lambda: engine.saying == 0)
         assert engine.stopped_at - gone < 0.05
         assert engine.sessions == 0

@@ -1,4 +1,4 @@
-"""Clients of OpenAI's API as people have them: the SDK, curl, and the very requests of programs that cannot be installed here."""
+"""Clients of OpenAI's API as people have them: the SDK, curl, and other programs' very requests."""
 
 from __future__ import annotations
 

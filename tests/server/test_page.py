@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-import trio
 
 from tests.conftest import RunningServer, StartServer
 from tests.fake_engine import FakeEngine, entry
 from tests.server.browser import CHROMIUM, Page, browser
+from tests.server.waiting import until
 from tts_provider.engines.base import Capabilities
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
@@ -104,7 +104,7 @@ async def test_stop_stops_the_engine(start_server: StartServer, profile: Path, h
         await page.key("Enter", 13, text="\r", modifiers=2)
         await page.until(SPEAKING)
         await page.click("#stop")
-        await no_longer_speaking(engine)
+        await until(lambda: engine.saying == 0)
         await page.until("document.querySelector('#stop').disabled")
         await page.click("#play")
         await page.until(SPEAKING)
@@ -117,15 +117,9 @@ async def test_stop_stops_the_engine(start_server: StartServer, profile: Path, h
         await page.click("#play")
         await page.until(SPEAKING)
         await page.key("Escape", 27)
-        await no_longer_speaking(engine)
+        await until(lambda: engine.saying == 0)
         assert await page.text("#status") == "Stopped."
         assert not await page.value("document.querySelector('#download').disabled")
-
-
-async def no_longer_speaking(engine: FakeEngine) -> None:
-    with trio.fail_after(2):
-        while engine.saying:
-            await trio.sleep(0.01)
 
 
 async def test_an_engine_slower_than_speech_is_counted_and_heard_to_the_end(start_server: StartServer, profile: Path) -> None:
