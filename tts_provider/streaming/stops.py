@@ -182,7 +182,7 @@ class Judge:
             return False  # far more often an abbreviation that nobody listed
         word = _last_word(stop.sentence)
         known = self._words
-        lower = word.lower()
+        lower = _unelided(word)
         if len(word) < 2 or _DOTTED.fullmatch(word) or (word.isdecimal() and len(word) < 3):
             return False
         if lower in known.leading or lower in known.numbered or lower in known.other or lower in known.closing:
@@ -197,7 +197,7 @@ class Judge:
         word = _last_word(stop.sentence)
         if not word:
             return True
-        lower = word.lower()
+        lower = _unelided(word)
         item = _ENUMERATION.match(stop.beginning)
         number_follows = stop.after[0].isdigit() or bool(re.match(r"[(№#]\s?\d", stop.after))
         if word.isdecimal():
@@ -272,6 +272,11 @@ def _boundaries(language: str, text: str) -> list[int]:
 def _last_word(sentence: str) -> str:
     found = _LAST_WORD.search(sentence)
     return found[0] if found else ""
+
+
+def _unelided(word: str) -> str:
+    """The word as lists have it, without an article before it: av of l'av."""
+    return word.lower().replace("’", "'").rpartition("'")[2]
 
 
 def _word_before(sentence: str) -> str:
