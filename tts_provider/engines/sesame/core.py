@@ -1,6 +1,6 @@
 """CSM in slots: the `SlotModel` that the scheduler steps, and all that knows both rows and sentences.
 
-A slot's context grows with its request: ``[voice prompt][sentence 1][its frames][zero frame][sentence 2]...``. It is continued in
+A slot's context grows with its request: ``[voice prompt][sentence 1][its frames][zero frame][sentence 2]...``. It goes on in
 place, because decoding a codec's audio and encoding it again does not give the codes back; and it is rebuilt from the stored
 codes (voice prompt and the last sentences) when it runs out of room, has become long, or ends in a runaway's junk.
 """
@@ -71,6 +71,8 @@ class _Row:
     ending: Ending | None = None
     """Of the sentence being spoken; None between two."""
     ids: tuple[int, ...] = ()
+    spoken: Sequence[Codes] = ()
+    """Frames of the sentence being spoken, or of the last one."""
     closed: bool = True
     """Whether the context ends as it should, in a zero frame."""
     rebuild: bool = False
@@ -159,10 +161,8 @@ class SesameModel:
             return [_merge(outputs) for outputs in made.values()]
 
     def frames_of(self, slot: int) -> list[list[int]]:
-        """The codes of the last sentence that `slot` finished or is speaking, for checks."""
-        row = self._rows[slot]
-        frames = row.ending.frames if row.ending is not None else row.turns[-1].frames
-        return [frame.tolist() for frame in frames]
+        """The codes of what `slot` is saying or has said last, for checks."""
+        return [frame.tolist() for frame in self._rows[slot].spoken]
 
     @property
     def _parts(self) -> _Loaded:
@@ -221,6 +221,7 @@ class SesameModel:
         row.ids = prompt.ids
         row.closed = False
         row.ending = Ending(self._rules, prompt.characters, min(join.max_frames, parts.frames.positions - row.position - 1))
+        row.spoken = row.ending.frames
 
     def _start(self, slot: int, prompt: TurnPrompt) -> _Row:
         parts = self._parts

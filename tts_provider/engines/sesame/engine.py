@@ -152,7 +152,7 @@ class SesameEngine:
         voice = self._voices.get(name)
         if voice is None:
             raise UnknownSpeaker(f"Engine 'sesame' has no such voice. Voices: {', '.join(self._voices)}.", field="voice")
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if not voice.prompted:
             warnings = (
                 f"CSM has no recording for the voice '{name}': a fixed seed keeps it as stable as it can, but its timbre may "

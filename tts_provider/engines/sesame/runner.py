@@ -1,13 +1,13 @@
 """Run one step of all rows: frame and audio, eagerly on a CPU, as a captured CUDA graph on a GPU.
 
-A step launches some 3,700 kernels, which takes longer than they do. A graph is one launch; it needs fixed shapes, so there is one
-for each bucket of (rows, length), and everything that changes lies in tensors that keep their address.
+A step launches some 3,700 kernels, which takes longer than they do. A graph is one launch; it needs fixed shapes, so there is
+one for each bucket of (rows, length), and everything that changes lies in tensors that keep their address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -77,8 +77,8 @@ class GraphRunner:
         graph.replay()
         return codes, audio
 
-    def _capture(self, rows: int, length: int, pool: tuple[int, int]) -> None:
-        stream = torch.cuda.Stream()
+    def _capture(self, rows: int, length: int, pool: Any) -> None:
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_STEPS):

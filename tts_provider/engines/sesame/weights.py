@@ -6,16 +6,19 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tts_provider.errors import EngineUnavailable
 
-__all__ = ["DTYPES", "CsmWeights", "choose_device", "choose_dtype", "load_weights"]
+__all__ = ["DTYPES", "CsmWeights", "LibraryModule", "choose_device", "choose_dtype", "load_weights"]
 
 logger = logging.getLogger(__name__)
+
+LibraryModule = Any
+"""A module of transformers: what is inside it is not typed, and is read in few places."""
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -28,9 +31,9 @@ the two; it is never read here."""
 class CsmWeights:
     """A loaded checkpoint, on its device."""
 
-    backbone: nn.Module
-    depth: nn.Module
-    codec: nn.Module
+    backbone: LibraryModule
+    depth: LibraryModule
+    codec: LibraryModule
     text_table: Tensor
     audio_table: Tensor
     """(codebooks × vocabulary, hidden), for the backbone's input and the depth decoder's alike."""
@@ -87,10 +90,11 @@ def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> CsmW
     Raises:
         EngineUnavailable: the checkpoint is not CSM's, or not whole.
     """
-    from transformers import CsmForConditionalGeneration
+    import transformers
 
+    library: LibraryModule = transformers.CsmForConditionalGeneration
     try:
-        model, info = CsmForConditionalGeneration.from_pretrained(
+        model, info = library.from_pretrained(
             os.fspath(folder), dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
