@@ -20,7 +20,8 @@ def _quiet_torch() -> None:
     import transformers
 
     torch.set_num_threads(1)
-    transformers.logging.disable_progress_bar()
+    library: Any = transformers
+    library.logging.disable_progress_bar()
 
 
 @pytest.fixture(scope="session")
