@@ -19,7 +19,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 library: Any = transformers
 """Untyped inside."""
 
-__all__ = ["CODEBOOKS", "CODES", "build", "build_ending", "oracle_inputs", "prefer_reserved", "spoil_last_zero", "write_voice"]
+__all__ = [
+    "CODEBOOKS",
+    "CODES",
+    "build",
+    "build_ending",
+    "end_at_once",
+    "oracle_inputs",
+    "prefer_reserved",
+    "spoil_last_zero",
+    "write_voice",
+]
 
 CODES: Final = 64
 """Entries of each codebook; the heads have three reserved ids more, as the real ones have."""
@@ -94,6 +104,16 @@ def spoil_last_zero(source: Path, folder: Path) -> Path:
 
     def change(model: Any) -> None:
         model.depth_decoder.codebooks_head.weight[-1, :, 0] = 0.0
+
+    return _changed(source, folder, change)
+
+
+def end_at_once(source: Path, folder: Path) -> Path:
+    """A copy in which code 0 ties with all others everywhere and is the first of them, so that the first frame is the last."""
+
+    def change(model: Any) -> None:
+        model.backbone_model.norm.weight.fill_(0)
+        model.depth_decoder.model.norm.weight.fill_(0)
 
     return _changed(source, folder, change)
 

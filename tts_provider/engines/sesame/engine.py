@@ -25,7 +25,7 @@ from tts_provider.engines.base import (
     VoiceChoice,
     VoiceRequest,
 )
-from tts_provider.engines.codec_lm import FinishReason, Scheduler, Slot
+from tts_provider.engines.codec_lm import FinishReason, Scheduler, SchedulerStatistics, Slot
 from tts_provider.engines.languages import canonical_tag, closest_tag, unsupported
 from tts_provider.engines.sesame.ending import EndRules, frame_cap
 from tts_provider.engines.sesame.options import SamplingOptions, sampling_options
@@ -159,6 +159,10 @@ class SesameEngine:
                 "change with the text. The server's owner can add one with TTS_SESAME_VOICES.",
             )
         return VoiceChoice(voice.voice, LANGUAGE, request.speaker, warnings)
+
+    def statistics(self) -> SchedulerStatistics | None:
+        """What the slots do now, for metrics; None when not loaded."""
+        return self._running[0].statistics() if self._running is not None else None
 
     @asynccontextmanager
     async def session(
