@@ -37,6 +37,8 @@ class FrameModel:
         self._backbone = Stack(weights.backbone, weights.positions)
         self._depth = Stack(weights.depth, weights.codebooks)
         self.device = self._backbone.device
+        if self.device.type == "cuda":  # cuDNN's attention has crashed on Hopper with the depth decoder's shapes
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._text_table = weights.text_table
         self._audio_table = weights.audio_table
         self._head = weights.head

@@ -60,15 +60,14 @@ class GraphRunner:
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._row_buckets = list(_powers_of_two(model.rows))
         self._lengths = sorted({min(length, model.positions) for length in GRAPH_LENGTHS} | {model.positions})
-        # cuDNN's attention has crashed on Hopper with the depth decoder's shapes.
-        torch.backends.cuda.enable_cudnn_sdp(False)
         pool = torch.cuda.graph_pool_handle()
         total = len(self._row_buckets) * len(self._lengths)
         # The largest first: the smaller ones then find room in its memory pool.
-        for rows in reversed(self._row_buckets):
-            for length in reversed(self._lengths):
-                self._capture(rows, length, pool)
-                report(len(self._graphs) / total, "capturing CUDA graphs")
+        with torch.cuda.device(model.device):
+            for rows in reversed(self._row_buckets):
+                for length in reversed(self._lengths):
+                    self._capture(rows, length, pool)
+                    report(len(self._graphs) / total, "capturing CUDA graphs")
         model.at.zero_()
 
     def step(self, rows: int, length: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tts_provider.errors import EngineUnavailable
 
-__all__ = ["DTYPES", "CsmWeights", "LibraryModule", "choose_device", "choose_dtype", "load_weights"]
+__all__ = ["DTYPES", "CsmWeights", "LibraryModule", "choose_device", "choose_dtype", "load_weights", "take_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,6 @@ class CsmWeights:
     codes: int
     positions: int
     sample_rate: int
-    frame_samples: int
     parameters: int
     """How many there are, tied ones counted once."""
 
@@ -100,11 +99,15 @@ def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> CsmW
     except Exception as error:  # three libraries' own kinds, for what is always a bad file
         raise EngineUnavailable("The CSM checkpoint cannot be read; the server's log tells why.") from error
     _check(info)
+    return take_weights(model, device, dtype)
+
+
+def take_weights(model: LibraryModule, device: torch.device, dtype: torch.dtype) -> CsmWeights:
+    """Move a `CsmForConditionalGeneration` in fp32 to `device`, its language model to `dtype`, and name its parts."""
     model.eval().requires_grad_(False)
     codec = model.codec_model.to(device)
     # Only this direction is safe: the backbone's table may be random, the depth decoder's is what it must equal.
-    audio_table = model.depth_decoder.model.embed_tokens.weight
-    model.backbone_model.embed_tokens.embed_audio_tokens.weight = audio_table
+    model.backbone_model.embed_tokens.embed_audio_tokens.weight = model.depth_decoder.model.embed_tokens.weight
     parameters = sum(parameter.numel() for parameter in model.parameters())
     backbone, depth = model.backbone_model.to(device, dtype), model.depth_decoder.to(device, dtype)
     return CsmWeights(
@@ -120,7 +123,6 @@ def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> CsmW
         codes=int(codec.config.codebook_size),
         positions=int(model.config.max_position_embeddings),
         sample_rate=int(codec.config.sampling_rate),
-        frame_samples=int(codec.config.frame_size),
         parameters=parameters,
     )
 
