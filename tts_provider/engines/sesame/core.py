@@ -267,9 +267,7 @@ class SesameModel:
         for slot, row in running.items():
             parts.frames.sampler.draw(slot, row.generator)
         rows = max(running) + 1
-        # Rows between two sentences are stepped too and write behind their context, so they must fit as well.
-        length = max(row.position for slot, row in self._rows.items() if slot < rows) + 1
-        codes, audio = parts.runner.step(rows, length)
+        codes, audio = parts.runner.step(rows, length=max(row.position for row in running.values()) + 1)
         codes_here: Codes = codes[:rows].cpu().numpy()
         audio_here: Samples = audio[:rows].cpu().numpy()
         return [self._told(slot, row, codes_here[slot].copy(), audio_here[slot]) for slot, row in running.items()]

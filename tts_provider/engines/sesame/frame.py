@@ -78,7 +78,7 @@ class FrameModel:
 
         Args:
             rows: how many.
-            length: positions that the backbone looks at; above the place of each of the rows, moving or not.
+            length: positions that the backbone looks at; above the place of each row that moves.
 
         Returns:
             (rows, codebooks) int64, each below `codes`. A frame whose first 31 codes are 0 ends the speech; its last code is

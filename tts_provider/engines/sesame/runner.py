@@ -34,7 +34,7 @@ class Runner(Protocol):
 
         Args:
             rows: the first so many rows are stepped.
-            length: positions that the longest of them needs, the one it writes included.
+            length: positions that the longest of those that move needs, the one it writes included.
         """
 
 

@@ -7,6 +7,7 @@ tensor, and nothing waits for the device. Same numbers as the library's layers i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from tts_provider.engines.sesame.weights import LibraryModule
 
 __all__ = ["Cache", "Layer", "Stack"]
 
-Cache = Tensor
+Cache: TypeAlias = Tensor
 """Keys and values, shape (layers, 2, rows, key-value heads, positions, head size)."""
 
 
