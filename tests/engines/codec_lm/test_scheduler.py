@@ -141,8 +141,9 @@ async def test_a_speech_cancelled_before_its_first_step_never_reaches_the_model(
                 await trio.lowlevel.checkpoint()
             async with slot.speak(Say(10, 3), max_frames=5):
                 pass
-            model.allow(3)
+            model.allow(5)
             await anext(speech)
+        assert await hear(busy, Say(0, 1)) == [1]  # a step after it
         assert all(join.slot == 0 for step in model.steps for join in step.joins)
 
 

@@ -119,8 +119,9 @@ class SesameEngine:
             raise EngineUnavailable(advice)
         report(None, "importing PyTorch")
         # In a thread: the import takes seconds, and the loop serves others meanwhile.
-        build = await trio.to_thread.run_sync(_import_core, limiter=trio.CapacityLimiter(1))
-        self._voices = find_voices(self._folder)
+        limiter = trio.CapacityLimiter(1)
+        build = await trio.to_thread.run_sync(_import_core, limiter=limiter)
+        self._voices = await trio.to_thread.run_sync(find_voices, self._folder, limiter=limiter)
         model = build(
             model=self._model,
             dtype=self._dtype,

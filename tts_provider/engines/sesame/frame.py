@@ -33,7 +33,6 @@ class FrameModel:
         """Codes per codebook that the codec knows; the heads have a few reserved ones more."""
         self.positions = weights.positions
         """Length of a row's context."""
-        self._weights = weights
         self._backbone = Stack(weights.backbone, weights.positions)
         self._depth = Stack(weights.depth, weights.codebooks)
         self.device = self._backbone.device
