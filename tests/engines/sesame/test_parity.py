@@ -122,14 +122,16 @@ def test_five_requests_that_join_and_leave_three_slots_say_what_they_say_alone(c
 
 def test_a_context_longer_than_what_its_neighbours_look_at_is_seen_whole(checkpoint: Path, oracle: Any) -> None:
     """The rows look at as many positions as the longest of those that run needs; a short row must not shorten them."""
-    text = "A sentence that is long enough to take well over a hundred and twenty-eight positions, letter by letter, as it does."
+    text = (
+        "A sentence that is long enough to take well over a hundred and twenty-eight positions, letter by letter, as it does."
+    )
     driver = Driver(loaded(checkpoint, slots=2))
     driver.join(0, "Short.", 20)
-    driver.join(1, f"{text} {text[:30]}", 6)
+    driver.join(1, f"{text} {text[:40]}", 6)
     driver.run()
-    assert len(driver.model.tokens.turn(0, f"{text} {text[:30]}")) > 128
+    assert len(driver.model.tokens.turn(0, f"{text} {text[:40]}")) > 128
     assert driver.codes[0] == said(oracle, checkpoint, "Short.", 20)
-    assert driver.codes[1] == said(oracle, checkpoint, f"{text} {text[:30]}", 6)
+    assert driver.codes[1] == said(oracle, checkpoint, f"{text} {text[:40]}", 6)
 
 
 def test_several_frames_in_one_step_are_the_same_frames(checkpoint: Path, oracle: Any) -> None:
