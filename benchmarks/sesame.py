@@ -196,11 +196,12 @@ def _config(tiny: bool) -> Any:
     if not tiny:
         return library.CsmConfig(rope_parameters=high, depth_decoder_config={"rope_parameters": low})
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
-    small = {**heads, "hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
+    small = {**heads, "num_codebooks": 8, "hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
     mimi = {
         "model_type": "mimi",
         "hidden_size": 32,
         "num_filters": 4,
+        "num_quantizers": 8,
         "codebook_dim": 16,
         "vector_quantization_hidden_dimension": 16,
         "upsample_groups": 32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ RAW = EndRules(silent_frames=None, repeated_frames=None)
 """Only the model's own end and the cap: random weights loop and fall silent as they like."""
 
 
+@functools.cache
 def loaded(checkpoint: Path, *, slots: int = 1, voices: Path | None = None, rules: EndRules = RAW) -> SesameModel:
-    """A model on the CPU in fp32, ready to step."""
+    """A model on the CPU in fp32, ready to step. The same for the same arguments: loading takes most of a test's time."""
     model = SesameModel(
         model=str(checkpoint),
         dtype="float32",
@@ -34,9 +36,10 @@ def loaded(checkpoint: Path, *, slots: int = 1, voices: Path | None = None, rule
 
 
 class Driver:
-    """Joins, leaves and steps."""
+    """Joins, leaves and steps; begins by making everybody leave."""
 
     def __init__(self, model: SesameModel) -> None:
+        model.step([], list(range(model.slots)), 1)
         self.model = model
         self.audio: dict[int, list[Samples]] = {}
         self.codes: dict[int, list[list[int]]] = {}

@@ -64,10 +64,10 @@ def test_no_row_ever_writes_beyond_the_last_position(narrow: Path) -> None:
     """A cap that does not fit is cut to the room there is, and the row in the next slot stays right."""
     driver = Driver(loaded(narrow, slots=2, rules=RAW))
     driver.join(0, "Far too long.", 500)
-    driver.step(60)
-    driver.join(1, "Meanwhile.", 20)
+    driver.step(71)
+    driver.join(1, "Meanwhile.", 9)  # the first ends before it, at the last position
     driver.run()
     positions = 96
     assert driver.finish[0] is FinishReason.LENGTH
     assert len(driver.codes[0]) + len(driver.model.tokens.turn(0, "Far too long.")) < positions
-    assert driver.codes[1] == continued(narrow, [], "Meanwhile.", 20)
+    assert driver.codes[1] == continued(narrow, [], "Meanwhile.", 9)
