@@ -23,6 +23,7 @@ from tests.engines.sesame.conftest import ENDING_FRAMES, ENDING_TEXT  # noqa: E4
 from tests.engines.sesame.driving import RAW, Driver, loaded  # noqa: E402
 from tts_provider.engines import sesame as sesame_package  # noqa: E402
 from tts_provider.engines.base import (  # noqa: E402
+    Engine,
     Samples,
     SpeechChunk,
     SpeechOptions,
@@ -375,7 +376,7 @@ async def test_loading_tells_what_it_does(checkpoint: Path) -> None:
 
 
 def test_capabilities_are_known_before_loading() -> None:
-    engine = SesameEngine(slots=3)
+    engine: Engine = SesameEngine(slots=3)
     assert (engine.name, engine.capabilities.sample_rate, engine.capabilities.slots) == ("sesame", 24000, 3)
 
 
