@@ -52,10 +52,10 @@ class Timing:
 
     def row(self) -> str:
         """A line of the table."""
-        rows = FRAME_MS * self.batch / self.median_ms
+        rows = int(FRAME_MS * self.batch / self.median_ms)
         in_time = "yes" if self.p99_ms < FRAME_MS else "no"
         return (
-            f"{self.batch:5d} {self.median_ms:10.2f} {self.p99_ms:10.2f} {self.median_ms / FRAME_MS:8.3f} {rows:10.0f}"
+            f"{self.batch:5d} {self.median_ms:10.2f} {self.p99_ms:10.2f} {self.median_ms / FRAME_MS:8.3f} {rows:10d}"
             f" {in_time:>14} {self.first_ms:9.1f} {self.limit_ms:11.2f} {self.memory_gib:8.1f}"
         )
 
