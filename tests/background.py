@@ -13,6 +13,7 @@ import msgspec
 import structlog.testing
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from tts_provider.engines.catalog import Entry
 from tts_provider.server.lifecycle import ServerAddress, serve
@@ -185,8 +186,8 @@ def scripted(*scripts: Script, raw: RawScript | None = None, tls: ssl.SSLContext
                     await raw(stream)
                 else:
                     await play(stream, scripts[min(number, len(scripts) - 1)])
-            except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+            except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError):
+                pass  # the last one is trio-websocket's reader, when something comes while it closes
 
         async def play(stream: trio.abc.Stream, script: Script) -> None:
             async with trio.open_nursery() as nursery:

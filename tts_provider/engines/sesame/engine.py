@@ -98,7 +98,7 @@ class SesameEngine:
         )
         self._voices: dict[str, SesameVoice] = {}
         self._running: tuple[Scheduler[TurnPrompt], SesameModel] | None = None
-        self._capabilities = Capabilities(sample_rate=SAMPLE_RATE, slots=slots)
+        self._capabilities = Capabilities(sample_rate=SAMPLE_RATE, slots=slots, options=OPTIONS)
 
     @property
     def name(self) -> str:
