@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from tests.engines.zonos.tiny import CONFIG, NumpyNoise, weights
 
 torch = pytest.importorskip("torch", reason="the 'zonos' extra is not installed")
+pytest.importorskip("transformers", reason="the 'zonos' extra is not installed")
+
+from transformers import DacConfig, DacModel  # noqa: E402
 
 from tts_provider.engines.zonos.config import read_config  # noqa: E402
 from tts_provider.engines.zonos.decoder import Decoder, Prompt  # noqa: E402
 from tts_provider.engines.zonos.delay import FrameReader  # noqa: E402
 from tts_provider.engines.zonos.model import ZonosModel  # noqa: E402
+
+torch.set_num_threads(1)  # tiny matrices: a second thread only costs, and the tests share their machine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,3 +70,40 @@ def speak(decoder: Decoder, prompt: Prompt, limit: int, *, slot: int = 0, hop: i
             columns = decoder.steps(hop)[slot]
         decoder.leave(slot)
     return frames
+
+
+def dac_config() -> DacConfig:
+    """The published codec's shape, with few channels."""
+    return DacConfig(
+        encoder_hidden_size=2,
+        downsampling_ratios=[2, 4, 8, 8],
+        decoder_hidden_size=32,
+        upsampling_ratios=[8, 8, 4, 2],
+        n_codebooks=9,
+        codebook_size=1024,
+        codebook_dim=8,
+        sampling_rate=44_100,
+    )
+
+
+@cache
+def tiny_dac(seed: int = 2) -> DacModel:
+    """The tiny codec, fp32, on the CPU, with weights that numpy makes."""
+    dac = DacModel(dac_config()).eval().requires_grad_(False)
+    random = np.random.RandomState(seed)
+    state = {}
+    for name, value in sorted(dac.state_dict().items()):
+        normal = random.standard_normal(tuple(value.shape)).astype(np.float32)
+        if name.endswith("alpha"):
+            normal = 1.0 + 0.1 * normal
+        elif "codebook" not in name:
+            normal *= 0.6 / np.sqrt(np.prod(value.shape[1:]) if value.dim() > 1 else 100.0)
+        state[name] = torch.from_numpy(normal.astype(np.float32))
+    dac.load_state_dict(state)
+    return dac
+
+
+@cache
+def tiny_dac_double() -> DacModel:
+    """The tiny codec in fp64, in which equal means equal."""
+    return copy.deepcopy(tiny_dac()).double()
