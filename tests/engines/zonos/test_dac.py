@@ -60,9 +60,7 @@ def test_a_short_clip_equals_itself_decoded_at_once(count: int) -> None:
     """Clips shorter than the decoder's reach have both edges in every layer."""
     frames = frames_of(count, 3)
     expected = whole(frames)
-    np.testing.assert_allclose(
-        streamed(StreamingDac(tiny_dac_double(), 1), frames, [1] * (count - 1)), expected, atol=1e-12
-    )
+    np.testing.assert_allclose(streamed(StreamingDac(tiny_dac_double(), 1), frames, [1] * (count - 1)), expected, atol=1e-12)
 
 
 def test_single_precision_differs_by_its_rounding_alone() -> None:

@@ -1,7 +1,7 @@
 """The shape of a Zonos checkpoint, read strictly from its ``config.json``.
 
-Only the transformer variant is spoken here. Whatever would change the arithmetic (Mamba layers, RMS norm, biases, another rotary
-layout) is refused with a sentence; keys that the published transformer carries but that change nothing are let through.
+Only the transformer variant is spoken here. Whatever would change the arithmetic (Mamba layers, RMS norm, biases, another
+rotary layout) is refused with a sentence; keys that the published transformer carries but that change nothing are let through.
 """
 
 from __future__ import annotations

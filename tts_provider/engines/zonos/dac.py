@@ -56,7 +56,7 @@ class _Batch:
     """Whether any total is known."""
 
     def silence_outside(self, x: Tensor, rate: int, delay: int) -> Tensor:
-        """`x` (b, channels, n) with zeros where the clip has not begun or is over, at `rate` samples a frame and `delay` samples late."""
+        """`x` (b, channels, n), `rate` samples a frame and `delay` late, with zeros where the clip has not begun or is over."""
         if not self.ending and self.first_start * rate >= delay:
             return x
         time = self.starts * rate - delay + torch.arange(x.shape[-1], device=x.device)
@@ -151,7 +151,9 @@ class StreamingDac:
             EngineUnavailable: it is another codec, or transformers has changed the decoder's layers.
         """
         if dac.config.n_codebooks != CODEBOOKS or dac.config.codebook_size != CODEBOOK_SIZE or dac.config.hop_length != HOP:
-            raise EngineUnavailable("The DAC model is not the 44.1 kHz codec with 9 codebooks that Zonos speaks.", retryable=False)
+            raise EngineUnavailable(
+                "The DAC model is not the 44.1 kHz codec with 9 codebooks that Zonos speaks.", retryable=False
+            )
         decoder = dac.decoder
         self._quantizer = dac.quantizer
         self._device = next(decoder.parameters()).device

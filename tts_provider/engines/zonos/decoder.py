@@ -110,7 +110,9 @@ class Decoder:
         """Capture the graphs of every size, on a GPU; `report` is told the share done. Nothing may be running."""
         if self._graphs is None:
             return
-        sizes = [(rows, length, shaped) for rows in self._row_buckets() for length in self._lengths() for shaped in (False, True)]
+        sizes = [
+            (rows, length, shaped) for rows in self._row_buckets() for length in self._lengths() for shaped in (False, True)
+        ]
         for index, (rows, length, shaped) in enumerate(sizes):
             self._graphs.capture(rows, length, shaped)
             report((index + 1) / len(sizes))
@@ -152,7 +154,9 @@ class Decoder:
         self._sampling.set(slot, prompt.sampling)
         self._guidance[slot] = prompt.guidance
         noise = self._noises[slot] = self._make_noise(prompt.seed, self.device)
-        logits = guide(self.model.prefill(prefix, before.to(self.device), self.cache, slot)[None], self._guidance[slot : slot + 1])
+        logits = guide(
+            self.model.prefill(prefix, before.to(self.device), self.cache, slot)[None], self._guidance[slot : slot + 1]
+        )
         first_noise = torch.empty(1, CODEBOOKS, VOCABULARY, device=self.device)
         noise.fill(first_noise)
         row = self._sampling.first(1, slot)

@@ -36,7 +36,9 @@ class KeyValues:
     sine: Tensor
 
     @classmethod
-    def empty(cls, config: BackboneConfig, slots: int, positions: int, *, dtype: torch.dtype, device: torch.device) -> KeyValues:
+    def empty(
+        cls, config: BackboneConfig, slots: int, positions: int, *, dtype: torch.dtype, device: torch.device
+    ) -> KeyValues:
         """Zeros for `slots` slots of up to `positions` positions."""
         shape = (config.layers, slots, GUIDANCE_ROWS, config.kv_heads, positions, config.head_dim)
         exponent = torch.arange(0, config.head_dim, 2).float() / config.head_dim
@@ -79,7 +81,7 @@ class _Attention(nn.Module):
         return _rotate(query, cosine, sine), _rotate(key, cosine, sine), value
 
     def prefill(self, x: Tensor, keys: Tensor, values: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """A whole prefix `x` (2, n, width) from position 0; its keys and values go into the slot's (2, kv_heads, n, head_dim)."""
+        """A prefix `x` (2, n, width) from position 0; its keys and values go into the slot's (2, kv_heads, n, head_dim)."""
         query, key, value = (part.transpose(1, 2) for part in self._project(x, cosine[:, None], sine[:, None]))
         keys.copy_(key)
         values.copy_(value)

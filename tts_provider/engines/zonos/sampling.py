@@ -1,8 +1,8 @@
 """From logits to codes, every row with its own settings, in the order of the original: repetition penalty, temperature, unified
 sampling, top-p, top-k, min-p, then the largest of probability over noise.
 
-The noise comes in from outside: same noise, same codes, whatever the neighbours do. A setting that is off leaves a row's numbers
-untouched to the last bit, so a row does not change when a neighbour turns a filter on.
+The noise comes in from outside: same noise, same codes, whatever the neighbours do. A setting that is off leaves a row's
+numbers untouched to the last bit, so a row does not change when a neighbour turns a filter on.
 """
 
 from __future__ import annotations
