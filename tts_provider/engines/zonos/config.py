@@ -21,6 +21,7 @@ __all__ = [
     "HOP",
     "MASK",
     "MAX_FRAMES",
+    "MAX_PHONEMES",
     "SAMPLE_RATE",
     "VOCABULARY",
     "BackboneConfig",
@@ -47,6 +48,9 @@ VOCABULARY: Final = 1026
 """Codes that an embedding knows. Also the width of the noise, which makes draws equal to those of the original."""
 MAX_FRAMES: Final = 86 * 30
 """The model was trained on up to 30 s; the original's cap."""
+
+MAX_PHONEMES: Final = 700
+"""Symbols in one prompt; 30 s of fast speech have some 600."""
 
 ConditionerType = Literal["EspeakPhonemeConditioner", "PassthroughConditioner", "FourierConditioner", "IntegerConditioner"]
 

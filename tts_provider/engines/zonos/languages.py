@@ -13,10 +13,10 @@ from tts_provider.engines.languages import canonical_tag, closest_tag, unsupport
 __all__ = ["CODES", "code_of", "spoken_tag", "supported_tags"]
 
 _CODE_TABLE: Final = """
-af am an ar as az ba bg bn bpy bs ca cmn cs cy da de el en-029 en-gb en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-gb-x-rp en-us
-eo es es-419 et eu fa fa-latn fi fr-be fr-ch fr-fr ga gd gn grc gu hak hi hr ht hu hy hyw ia id is it ja jbo ka kk kl kn ko kok ku
-ky la lfn lt lv mi mk ml mr ms mt my nb nci ne nl om or pa pap pl pt pt-br py quc ro ru ru-lv sd shn si sk sl sq sr sv sw ta te tn
-tr tt ur uz vi vi-vn-x-central vi-vn-x-south yue
+af am an ar as az ba bg bn bpy bs ca cmn cs cy da de el en-029 en-gb en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-gb-x-rp
+en-us eo es es-419 et eu fa fa-latn fi fr-be fr-ch fr-fr ga gd gn grc gu hak hi hr ht hu hy hyw ia id is it ja jbo ka kk kl kn
+ko kok ku ky la lfn lt lv mi mk ml mr ms mt my nb nci ne nl om or pa pap pl pt pt-br py quc ro ru ru-lv sd shn si sk sl sq sr
+sv sw ta te tn tr tt ur uz vi vi-vn-x-central vi-vn-x-south yue
 """
 
 CODES: Final[Sequence[str]] = tuple(_CODE_TABLE.split())

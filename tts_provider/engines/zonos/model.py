@@ -62,7 +62,7 @@ class KeyValues:
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """`x` turned by its position, in fp32, adjacent numbers as pairs."""
-    pairs = x.float().unflatten(-1, (-1, 2))
+    pairs = x.float().reshape(*x.shape[:-1], -1, 2)
     even, odd = pairs[..., 0], pairs[..., 1]
     return torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], dim=-1).flatten(-2).type_as(x)
 
@@ -76,7 +76,8 @@ class _Attention(nn.Module):
 
     def _project(self, x: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of `x` (..., width), each (..., heads, head_dim), turned."""
-        packed = self.in_proj(x).unflatten(-1, (-1, self.head_dim))
+        packed = self.in_proj(x)
+        packed = packed.view(*x.shape[:-1], -1, self.head_dim)
         query, key, value = packed.split([self.heads, self.kv_heads, self.kv_heads], dim=-2)
         return _rotate(query, cosine, sine), _rotate(key, cosine, sine), value
 
@@ -97,7 +98,7 @@ class _Attention(nn.Module):
         keys[at[0], :, at[1]] = key
         values[at[0], :, at[1]] = value
         # The queries that share a key head become the "length" of a query: no key is copied, no kernel needs to know of groups.
-        grouped = query.unflatten(1, (self.kv_heads, -1))
+        grouped = query.reshape(x.shape[0], self.kv_heads, -1, self.head_dim)
         length = mask.shape[-1]
         out = functional.scaled_dot_product_attention(grouped, keys[:, :, :length], values[:, :, :length], attn_mask=mask)
         projected: Tensor = self.out_proj(out.flatten(1))
@@ -192,11 +193,11 @@ class ZonosModel(nn.Module):
             keys, values = cache.keys[index, :slots].flatten(0, 1), cache.values[index, :slots].flatten(0, 1)
             x = x + block.mixer.step(block.norm(x), keys, values, cosine, sine, at, mask)
             x = x + block.mlp(block.norm2(x))
-        return self._logits(self.backbone.norm_f(x)).unflatten(0, (slots, GUIDANCE_ROWS))
+        return self._logits(self.backbone.norm_f(x)).view(slots, GUIDANCE_ROWS, CODEBOOKS, HEAD_WIDTH)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         assert self._head_weight is not None, "fuse_heads() comes first"
-        return functional.linear(hidden, self._head_weight).unflatten(-1, (CODEBOOKS, HEAD_WIDTH)).float()
+        return functional.linear(hidden, self._head_weight).view(-1, CODEBOOKS, HEAD_WIDTH).float()
 
     def _blocks(self) -> list[_Block]:
         return [block for block in self.backbone.layers if isinstance(block, _Block)]
