@@ -111,9 +111,7 @@ async def running(engine: ZonosEngine) -> AsyncIterator[trio.CancelScope]:
             nursery.cancel_scope.cancel()
 
 
-async def say(
-    engine: ZonosEngine, text: str, sink: Heard, *, speaker: int = 0, lang: str = "en-US", **extra: object
-) -> None:
+async def say(engine: ZonosEngine, text: str, sink: Heard, *, speaker: int = 0, lang: str = "en-US", **extra: object) -> None:
     """One chunk in a session of its own."""
     choice = engine.resolve(VoiceRequest(lang=lang, speaker=speaker))
     async with engine.session(choice, SpeechOptions(extra=extra)) as session:

@@ -151,9 +151,7 @@ def test_no_frame_is_decoded_twice_and_pushes_grow() -> None:
 @pytest.mark.parametrize("eos_at", [1, 2, 9, 13, 14, 15, 30])
 def test_an_end_of_speech_is_told_with_the_last_of_the_audio(eos_at: int) -> None:
     """All frames before the end, and nothing after it."""
-    model = ZonosSlots(
-        lambda report: (tiny_model(), tiny_dac()), slots=1, positions=POSITIONS, noise=scripted(eos_at=eos_at)
-    )
+    model = ZonosSlots(lambda report: (tiny_model(), tiny_dac()), slots=1, positions=POSITIONS, noise=scripted(eos_at=eos_at))
     model.load(lambda share, doing: None)
     prompt = dataclasses.replace(PROMPTS[0], sampling=Sampling(min_p=0.0), seed=50)
     got = Collected()

@@ -100,7 +100,7 @@ class Columns:
     def advance(self, sampled: Tensor, start: int = 0) -> None:
         """Add the next column, (rows, 9), to the slots from `start` on; a slot that is over stays as it is."""
         rows = slice(start, start + sampled.shape[0])
-        last = torch.minimum(self.end[rows], self.limit[rows] + 1) + (CODEBOOKS - 1)
+        last = torch.minimum(self.end[rows], self.limit[rows]) + (CODEBOOKS - 1)
         going = self.column[rows] < last
         number = self.column[rows] + 1
         codebook = torch.arange(CODEBOOKS, device=sampled.device)
