@@ -44,7 +44,7 @@ def speaker_state(seed: int = 4) -> tuple[dict[str, torch.Tensor], dict[str, tor
         if "num_batches" in name:
             net[name] = value
             continue
-        normal = random.standard_normal(tuple(value.shape)).astype(np.float32)
+        normal = random.standard_normal(tuple(value.shape))
         if "running_var" in name:
             normal = np.abs(normal) * 0.5 + 0.5
         elif value.dim() > 1:

@@ -12,17 +12,29 @@ import pytest
 
 from tests.engines.zonos.tiny import CONFIG, NumpyNoise, weights
 
-torch = pytest.importorskip("torch", reason="the 'zonos' extra is not installed")
+pytest.importorskip("torch", reason="the 'zonos' extra is not installed")
 pytest.importorskip("transformers", reason="the 'zonos' extra is not installed")
 
-from transformers import DacConfig, DacModel  # noqa: E402
+import torch
+from transformers import DacConfig, DacModel
 
-from tts_provider.engines.zonos.config import read_config  # noqa: E402
-from tts_provider.engines.zonos.decoder import Decoder, Prompt  # noqa: E402
-from tts_provider.engines.zonos.delay import FrameReader  # noqa: E402
-from tts_provider.engines.zonos.model import ZonosModel  # noqa: E402
+from tts_provider.engines.zonos.config import read_config
+from tts_provider.engines.zonos.decoder import Decoder, Prompt
+from tts_provider.engines.zonos.delay import FrameReader
+from tts_provider.engines.zonos.model import ZonosModel
 
 torch.set_num_threads(1)  # tiny matrices: a second thread only costs, and the tests share their machine
+
+__all__ = [
+    "ScriptedNoise",
+    "dac_config",
+    "scripted",
+    "speak",
+    "tiny_dac",
+    "tiny_dac_double",
+    "tiny_model",
+    "torch",
+]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +90,6 @@ def dac_config() -> DacConfig:
         encoder_hidden_size=2,
         downsampling_ratios=[2, 4, 8, 8],
         decoder_hidden_size=32,
-        upsampling_ratios=[8, 8, 4, 2],
         n_codebooks=9,
         codebook_size=1024,
         codebook_dim=8,
@@ -89,7 +100,9 @@ def dac_config() -> DacConfig:
 @cache
 def tiny_dac(seed: int = 2) -> DacModel:
     """The tiny codec, fp32, on the CPU, with weights that numpy makes."""
-    dac = DacModel(dac_config()).eval().requires_grad_(False)
+    dac = DacModel(dac_config())
+    torch.nn.Module.train(dac, False)
+    dac.requires_grad_(False)
     random = np.random.RandomState(seed)
     state = {}
     for name, value in sorted(dac.state_dict().items()):
@@ -106,4 +119,6 @@ def tiny_dac(seed: int = 2) -> DacModel:
 @cache
 def tiny_dac_double() -> DacModel:
     """The tiny codec in fp64, in which equal means equal."""
-    return copy.deepcopy(tiny_dac()).double()
+    dac = copy.deepcopy(tiny_dac())
+    torch.nn.Module.double(dac)
+    return dac

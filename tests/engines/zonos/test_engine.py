@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -260,11 +261,10 @@ async def test_unloading_ends_what_is_being_said_with_an_error(files: Path) -> N
             errors.append(error)
 
     with trio.fail_after(DEADLINE):
-        async with trio.open_nursery() as outer:
-            async with running(engine):
-                choice = engine.resolve(VoiceRequest())
-                outer.start_soon(listener)
-                await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as outer, running(engine):
+            choice = engine.resolve(VoiceRequest())
+            outer.start_soon(listener)
+            await trio.testing.wait_all_tasks_blocked()
     assert len(errors) == 1
     with pytest.raises(EngineUnavailable, match="not loaded"):
         async with engine.session(choice, SpeechOptions()):
@@ -367,9 +367,10 @@ async def test_bad_options_open_no_session(files: Path) -> None:
     """They are checked before a slot is taken."""
     engine = build(files)
     async with running(engine):
-        for extra in ({"pitch": 3}, {"fmax": -1}):
-            with pytest.raises(InvalidRequest):
-                await say(engine, "Hi.", Heard(), **extra)
+        with pytest.raises(InvalidRequest):
+            await say(engine, "Hi.", Heard(), pitch=3)
+        with pytest.raises(InvalidRequest):
+            await say(engine, "Hi.", Heard(), fmax=-1)
 
 
 async def test_a_full_line_is_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,7 +403,7 @@ async def test_a_hybrid_checkpoint_is_refused(files: Path, tmp_path: Path) -> No
     config["backbone"]["ssm_cfg"] = {"layer": "Mamba2"}
     (tmp_path / "hybrid" / "config.json").write_text(json.dumps(config))
     engine = ZonosEngine(model=str(tmp_path / "hybrid"), dac=str(files / "dac"), device="cpu")
-    with pytest.raises(EngineUnavailable, match="Zonos-v0.1-transformer"):
+    with pytest.raises(EngineUnavailable, match=r"Zonos-v0\.1-transformer"):
         await engine.run(lambda share, doing: None)
 
 
@@ -429,7 +430,7 @@ def test_importing_the_engine_imports_nothing_heavy() -> None:
 
 def test_missing_libraries_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence holds the command that mends it."""
-    monkeypatch.setattr(engine_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     advice = availability()
     assert advice is not None
     assert 'pip install "tts-provider[zonos]"' in advice

@@ -5,6 +5,7 @@ The package cannot be installed as published; with its ``zonos/backbone`` folder
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -37,17 +38,17 @@ def original() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("zonos", reason="the original is not installed")
-        model_module = pytest.importorskip("zonos.model", exc_type=Exception, reason="the original cannot be imported")
-        import zonos.conditioning
-        from zonos.backbone import BACKBONES
-        from zonos.config import ZonosConfig
+        model_module = pytest.importorskip("zonos.model", exc_type=ImportError, reason="the original cannot be imported")
+        conditioning: Any = importlib.import_module("zonos.conditioning")
+        backbones: Any = importlib.import_module("zonos.backbone").BACKBONES
+        config_class: Any = importlib.import_module("zonos.config").ZonosConfig
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model_module, "DACAutoencoder", _NoCodec)
-        patch.setattr(zonos.conditioning, "phonemize", lambda texts, languages: list(texts))
-        config = ZonosConfig.from_dict(CONFIG)
+        patch.setattr(conditioning, "phonemize", lambda texts, languages: list(texts))
+        config = config_class.from_dict(CONFIG)
         config.pad_vocab_to_multiple_of = 0
-        net = model_module.Zonos(config, BACKBONES["torch"]).float().eval()
+        net = model_module.Zonos(config, backbones["torch"]).float().eval()
         shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
         net.load_state_dict({name: torch.from_numpy(value) for name, value in weights(shapes, 1).items()})
         net.config.pad_vocab_to_multiple_of = 8
@@ -69,8 +70,7 @@ def original() -> Any:
 @pytest.mark.parametrize("heard", [0, 11])
 def test_the_codes_are_the_originals(original: Any, theirs: dict[str, float], ours: Sampling, heard: int) -> None:
     """All frames but those that the original mixes up, and none of those equal by more than chance."""
-    from zonos.conditioning import make_cond_dict
-
+    make_cond_dict: Any = importlib.import_module("zonos.conditioning").make_cond_dict
     voice = np.random.RandomState(5).standard_normal(128).astype(np.float32)
     before = np.random.RandomState(6).randint(0, 1024, size=(heard, 9))
     prefix_codes = torch.from_numpy(before.T)[None] if heard else None

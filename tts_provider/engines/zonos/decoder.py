@@ -99,7 +99,7 @@ class Decoder:
         self._noise_now = torch.ones(slots, CODEBOOKS, VOCABULARY, device=self.device)
         self._positions: dict[int, int] = {}  # the host's copy of `columns.position`: never asked of the device
         self._shaped: set[int] = set()
-        self._graphs = StepGraphs(self._step) if self.device.type == "cuda" else None
+        self._graphs: StepGraphs | None = None
 
     @property
     def running(self) -> Sequence[int]:
@@ -108,14 +108,16 @@ class Decoder:
 
     def warm_up(self, report: Callable[[float], None]) -> None:
         """Capture the graphs of every size, on a GPU; `report` is told the share done. Nothing may be running."""
-        if self._graphs is None:
+        if self.device.type != "cuda":
             return
+        graphs = StepGraphs(self._step)
         sizes = [
             (rows, length, shaped) for rows in self._row_buckets() for length in self._lengths() for shaped in (False, True)
         ]
         for index, (rows, length, shaped) in enumerate(sizes):
-            self._graphs.capture(rows, length, shaped)
+            graphs.capture(rows, length, shaped)
             report((index + 1) / len(sizes))
+        self._graphs = graphs
 
     def told(self, prompt: Prompt) -> dict[str, Tensor]:
         """What the prefix conditioner reads of `prompt`, on the device."""

@@ -6,6 +6,7 @@ Hearing costs a second of a GPU or a minute of a CPU, and a net of 396 MB, which
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -141,7 +142,8 @@ class SpeakerEmbeddings:
             part.replace(self._folder / f"{key}.voice")  # at once, so that nobody reads half of it
         except OSError:  # a full or read-only disk: the voice works, it is only not kept
             logger.warning("The embedding of a voice could not be kept in %s", self._folder, exc_info=True)
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def _looks(path: Path) -> tuple[str, int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -110,4 +111,5 @@ def _keep(tensors: dict[str, Tensor], files: Sequence[Path], folder: Path | None
         part.replace(_copy_of(files, folder))
     except (SafetensorError, OSError):  # a full or read-only disk: next time the pickles are read again
         logger.warning("No copy of the speaker encoder could be kept in %s", folder, exc_info=True)
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
