@@ -15,6 +15,7 @@ from tts_provider.errors import EngineUnavailable
 __all__ = [
     "CODEBOOKS",
     "CODEBOOK_SIZE",
+    "CONDITIONERS",
     "EOS",
     "FRAME_RATE",
     "HEAD_WIDTH",

@@ -108,8 +108,8 @@ class Columns:
         ends = going & (sampled[:, 0] == EOS) & (number > self._first[rows]) & (number <= self.limit[rows])
         end = torch.where(ends & (self.end[rows] == NEVER), number, self.end[rows])
         behind = (number - end)[:, None]
-        column = torch.where(codebook < behind, MASK, torch.where(codebook == behind, EOS, sampled))
-        column = torch.where(number[:, None] - codebook - 1 >= self.limit[rows][:, None], MASK, column)
+        column = sampled.masked_fill(codebook == behind, EOS).masked_fill(codebook < behind, MASK)
+        column = column.masked_fill(number[:, None] - codebook - 1 >= self.limit[rows][:, None], MASK)
         offset = (number - self._first[rows]).clamp(0, CODEBOOKS)
         given = self._given[rows].gather(1, offset[:, None, None].expand(-1, 1, CODEBOOKS))[:, 0]
         column = torch.where(given != NOT_GIVEN, given, column)

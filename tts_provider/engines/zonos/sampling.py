@@ -103,7 +103,7 @@ def sample(
     if said is not None:
         logits = _penalise(logits, said, rows.repetition_penalty)
     greedy = rows.temperature <= 0
-    probabilities = (logits / torch.where(greedy, 1.0, rows.temperature)).softmax(-1)
+    probabilities = (logits / rows.temperature.masked_fill(greedy, 1.0)).softmax(-1)
     if shaped:
         probabilities = _unify(probabilities, rows)
         probabilities = _keep_top_p(probabilities, rows.top_p)
