@@ -1,25 +1,40 @@
-"""A CSM checkpoint of half a million random weights, built with the installed transformers: the real architecture, no network.
+"""A CSM checkpoint of few random weights, built with the installed transformers: the real shapes, no network.
 
-Random weights say nothing that makes sense, but they say the same through any correct implementation. They are drawn wide, so that
-the best code wins by far more than rounding, and the codec's codebooks are random too, since they are born zero.
+Random weights say nothing that makes sense, but they say the same through any correct implementation. They are drawn wide, so
+that the best code wins by far more than rounding, and the codec's codebooks are random too, since they are born zero.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import soundfile
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import CsmConfig, CsmForConditionalGeneration, CsmProcessor, EncodecFeatureExtractor, PreTrainedTokenizerFast
 
-__all__ = ["CODES", "SILENT_TEXT", "TINY_RULES", "build", "build_ending", "oracle_inputs", "write_voice"]
+library: Any = transformers
+"""Untyped inside."""
+
+__all__ = [
+    "CODEBOOKS",
+    "CODES",
+    "build",
+    "build_ending",
+    "end_at_once",
+    "oracle_inputs",
+    "prefer_reserved",
+    "spoil_last_zero",
+    "write_voice",
+]
 
 CODES: Final = 64
 """Entries of each codebook; the heads have three reserved ids more, as the real ones have."""
+CODEBOOKS: Final = 8
+"""The real model has 32; the time of every test grows with them. One test runs all 32."""
 BEGIN, END, AUDIO, AUDIO_EOS = 256, 257, 258, 259
 TEMPLATE: Final = (
     "{% for message in messages %}<|begin_of_text|>[{{ message['role'] }}]"
@@ -28,10 +43,10 @@ TEMPLATE: Final = (
 )
 
 
-def build(folder: Path, *, seed: int = 0, positions: int = 2048) -> Path:
+def build(folder: Path, *, seed: int = 0, positions: int = 2048, codebooks: int = CODEBOOKS) -> Path:
     """Save a checkpoint with its processor to `folder` and return it."""
     torch.manual_seed(seed)
-    model = CsmForConditionalGeneration(_config(positions)).eval()
+    model = library.CsmForConditionalGeneration(_config(positions, codebooks)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "codec_model" not in name:
@@ -49,11 +64,11 @@ def build(folder: Path, *, seed: int = 0, positions: int = 2048) -> Path:
     return folder
 
 
-def save(model: CsmForConditionalGeneration, folder: Path) -> None:
+def save(model: Any, folder: Path) -> None:
     """Write weights and configs; the generation settings are greedy and know of the reserved ids."""
     reserved = list(range(CODES, CODES + 3))
     for config in (model.generation_config, model.depth_decoder.generation_config):
-        config.update(do_sample=False, suppress_tokens=reserved, max_new_tokens=31)
+        config.update(do_sample=False, suppress_tokens=reserved, max_new_tokens=model.config.num_codebooks - 1)
         config._from_model_config = False  # otherwise they are made anew when loading
     model.generation_config.max_new_tokens = 125
     model.save_pretrained(folder)
@@ -64,17 +79,19 @@ def build_ending(source: Path, folder: Path, ids: list[int], frames: int) -> Pat
 
     All heads' column 0 is turned until code 0 wins at the state before frame `frames` + 1 and loses at all before it.
     """
-    model = CsmForConditionalGeneration.from_pretrained(source).eval()
+    model = library.CsmForConditionalGeneration.from_pretrained(source).eval()
     with torch.no_grad():
+        model.lm_head.weight[0] = 0.0  # so that code 0 never wins before it is meant to
+        model.depth_decoder.codebooks_head.weight[:, :, 0] = 0.0
         codes = model.generate(torch.tensor([ids]), max_new_tokens=frames + 1)
         text = model.embed_text_tokens(torch.tensor([ids]))
         audio = model.backbone_model.embed_tokens(codes[:, :frames])
         states = model.backbone_model(inputs_embeds=torch.cat([text, audio], dim=1)).last_hidden_state[0, len(ids) - 1 :]
         _turn_to_zero(model.lm_head.weight, 0, states)
         # From c0 = 0 on, the depth decoder walks through zeros; each position gets its own column.
-        zeros = torch.zeros(1, 32, dtype=torch.int64)
+        zeros = torch.zeros(1, codes.shape[-1], dtype=torch.int64)
         hidden = _depth_states(model, states, torch.cat([codes[0, :frames], zeros]))
-        for codebook in range(31):
+        for codebook in range(codes.shape[-1] - 1):
             weight = model.depth_decoder.codebooks_head.weight[codebook]  # (hidden, codes)
             _turn_to_zero(weight.T, 0, hidden[:, codebook + 1])
     save(model, folder)
@@ -82,8 +99,48 @@ def build_ending(source: Path, folder: Path, ids: list[int], frames: int) -> Pat
     return folder
 
 
-def _depth_states(model: CsmForConditionalGeneration, states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    placeholder = torch.nn.functional.pad(codes[:, :31], (1, 0))
+def spoil_last_zero(source: Path, folder: Path) -> Path:
+    """A copy in which the frame that ends has zeros, and a last code that is not 0."""
+
+    def change(model: Any) -> None:
+        model.depth_decoder.codebooks_head.weight[-1, :, 0] = 0.0
+
+    return _changed(source, folder, change)
+
+
+def end_at_once(source: Path, folder: Path) -> Path:
+    """A copy in which code 0 ties with all others everywhere and is the first of them, so that the first frame is the last."""
+
+    def change(model: Any) -> None:
+        model.backbone_model.norm.weight.fill_(0)
+        model.depth_decoder.model.norm.weight.fill_(0)
+
+    return _changed(source, folder, change)
+
+
+def prefer_reserved(source: Path, folder: Path) -> Path:
+    """A copy in which every head likes the reserved ids best, and nothing suppresses them."""
+
+    def change(model: Any) -> None:
+        for head in (model.lm_head.weight.T, *model.depth_decoder.codebooks_head.weight):
+            # Both signs, so that one of the two is far above the rest whatever the state.
+            head[:, CODES] = 20 * head[:, 1]
+            head[:, CODES + 1] = -20 * head[:, 1]
+
+    return _changed(source, folder, change)
+
+
+def _changed(source: Path, folder: Path, change: Callable[[Any], None]) -> Path:
+    model = library.CsmForConditionalGeneration.from_pretrained(source).eval()
+    with torch.no_grad():
+        change(model)
+    save(model, folder)
+    _processor().save_pretrained(folder)
+    return folder
+
+
+def _depth_states(model: Any, states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    placeholder = torch.nn.functional.pad(codes[:, :-1], (1, 0))
     output = model.depth_decoder.model(input_ids=placeholder, backbone_last_hidden_state=states)
     hidden: torch.Tensor = output.last_hidden_state
     return hidden
@@ -94,12 +151,12 @@ def _turn_to_zero(rows: torch.Tensor, code: int, states: torch.Tensor) -> None:
     others, last = states[:-1], states[-1]
     basis, _ = torch.linalg.qr(others.T)
     apart = last - basis @ (basis.T @ last)
-    rows[code] = apart * (10 * (rows @ last).abs().max() / (apart @ last))
+    rows[code] = apart * (1.5 * (rows @ last).abs().max() / (apart @ last))
 
 
 def oracle_inputs(folder: Path, conversation: list[tuple[str, str, np.ndarray[Any, Any] | None]]) -> Any:
     """What the library's own processor makes of (speaker, text, audio) turns, the last one without audio."""
-    processor = CsmProcessor.from_pretrained(folder)
+    processor = library.CsmProcessor.from_pretrained(folder)
     turns = []
     for speaker, text, audio in conversation:
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
@@ -119,7 +176,7 @@ def write_voice(folder: Path, name: str, transcript: str | None, seconds: float 
     return samples
 
 
-def _processor() -> CsmProcessor:
+def _processor() -> Any:
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -129,16 +186,17 @@ def _processor() -> CsmProcessor:
         single="<|begin_of_text|> $A <|end_of_text|>",
         special_tokens=[("<|begin_of_text|>", BEGIN), ("<|end_of_text|>", END)],
     )
-    fast = PreTrainedTokenizerFast(
+    fast = library.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|begin_of_text|>", eos_token="<|end_of_text|>", pad_token="<|end_of_text|>"
     )
-    return CsmProcessor(EncodecFeatureExtractor(1, 24000), fast, chat_template=TEMPLATE)
+    return library.CsmProcessor(library.EncodecFeatureExtractor(1, 24000), fast, chat_template=TEMPLATE)
 
 
-def _config(positions: int) -> CsmConfig:
+def _config(positions: int, codebooks: int) -> Any:
     vocabulary = CODES + 3
     rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0}
-    return CsmConfig(
+    return library.CsmConfig(
+        num_codebooks=codebooks,
         vocab_size=vocabulary,
         text_vocab_size=260,
         hidden_size=64,
@@ -161,6 +219,7 @@ def _config(positions: int) -> CsmConfig:
         },
         depth_decoder_config={
             "backbone_hidden_size": 64,
+            "num_codebooks": codebooks,
             "vocab_size": vocabulary,
             "hidden_size": 48,
             "intermediate_size": 64,
@@ -177,6 +236,7 @@ def _config(positions: int) -> CsmConfig:
         },
         codec_config={
             "model_type": "mimi",
+            "num_quantizers": codebooks,
             "hidden_size": 32,
             "num_filters": 4,
             "codebook_size": CODES,

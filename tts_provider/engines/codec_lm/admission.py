@@ -61,7 +61,7 @@ class SlotPool:
             Overloaded: the line is full; or `wait` is false and no slot is free.
             TTSError: the pool was closed.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         if self._closed is not None:
             raise self._closed()
         if self._free:

@@ -1,6 +1,6 @@
 """CSM in slots: the `SlotModel` that the scheduler steps, and all that knows both rows and sentences.
 
-A slot's context grows with its request: ``[voice prompt][sentence 1][its frames][zero frame][sentence 2]...``. It is continued in
+A slot's context grows with its request: ``[voice prompt][sentence 1][its frames][zero frame][sentence 2]...``. It goes on in
 place, because decoding a codec's audio and encoding it again does not give the codes back; and it is rebuilt from the stored
 codes (voice prompt and the last sentences) when it runs out of room, has become long, or ends in a runaway's junk.
 """
@@ -25,7 +25,7 @@ from tts_provider.engines.sesame.mimi import MimiStream
 from tts_provider.engines.sesame.prompt import Tokens, TurnPrompt
 from tts_provider.engines.sesame.runner import EagerRunner, GraphRunner, Runner
 from tts_provider.engines.sesame.voices import SesameVoice
-from tts_provider.engines.sesame.weights import CsmWeights, choose_device, choose_dtype, load_weights
+from tts_provider.engines.sesame.weights import CsmWeights, LibraryModule, choose_device, choose_dtype, load_weights
 from tts_provider.errors import EngineUnavailable
 
 __all__ = ["CONTEXT_TURNS", "KEPT_TURNS", "SesameModel"]
@@ -71,8 +71,8 @@ class _Row:
     ending: Ending | None = None
     """Of the sentence being spoken; None between two."""
     ids: tuple[int, ...] = ()
-    closed: bool = True
-    """Whether the context ends as it should, in a zero frame."""
+    spoken: Sequence[Codes] = ()
+    """Frames of the sentence being spoken, or of the last one."""
     rebuild: bool = False
     """Whether the context holds frames that should not be there."""
 
@@ -139,7 +139,7 @@ class SesameModel:
             self._prepare(folder, weights, report)
 
     def unload(self) -> None:
-        on_gpu = self._loaded is not None and self._loaded.frames.device.type == "cuda"
+        on_gpu = self._loaded is not None and self.on_gpu
         self._loaded = None
         self._rows.clear()
         self._prefixes.clear()
@@ -159,10 +159,26 @@ class SesameModel:
             return [_merge(outputs) for outputs in made.values()]
 
     def frames_of(self, slot: int) -> list[list[int]]:
-        """The codes of the last sentence that `slot` finished or is speaking, for checks."""
-        row = self._rows[slot]
-        frames = row.ending.frames if row.ending is not None else row.turns[-1].frames
-        return [frame.tolist() for frame in frames]
+        """The codes of what `slot` is saying or has said last, for checks."""
+        return [frame.tolist() for frame in self._rows[slot].spoken]
+
+    def decode_at_once(self, codes: Sequence[Sequence[int]]) -> Samples:
+        """The audio of frames of codes, by the library's own decoder, for checks."""
+        parts = self._parts
+        with torch.inference_mode():
+            whole = torch.tensor(codes, dtype=torch.int64, device=parts.frames.device).T[None]
+            audio: Samples = parts.codec.decode(whole).audio_values[0, 0].cpu().numpy()
+        return audio
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU; only while loaded."""
+        return bool(self._parts.frames.device.type == "cuda")
+
+    @property
+    def parameters(self) -> int:
+        """How many the checkpoint has; only while loaded."""
+        return self._parts.parameters
 
     @property
     def _parts(self) -> _Loaded:
@@ -177,13 +193,14 @@ class SesameModel:
             runner = GraphRunner(frames, mimi, report)
         else:
             runner = EagerRunner(frames, mimi)
-        self._loaded = _Loaded(frames, mimi, runner, Tokens(folder), weights.sample_rate)
+        self._loaded = _Loaded(frames, mimi, runner, weights.codec, Tokens(folder), weights.sample_rate, weights.parameters)
         prompted = [voice for voice in self._voices if voice.prompted]
         for number, voice in enumerate(prompted):
             report(number / len(prompted), f"preparing the voice {voice.voice.id}")
             audio = torch.from_numpy(voice.read(weights.sample_rate)).to(frames.device)
             codes = weights.codec.encode(audio[None, None]).audio_codes[0].T  # (frames, codebooks)
             self._prefixes[voice.voice.id] = self._prefix(voice, codes)
+        frames.at.zero_()  # the prompts were made in the first row
 
     def _prefix(self, voice: SesameVoice, codes: Tensor) -> _Prefix:
         parts = self._parts
@@ -207,20 +224,17 @@ class SesameModel:
             self._rows[slot] = self._start(slot, prompt)
         row = self._rows[slot]
         parts.frames.sampler.set_row(slot, prompt.temperature, prompt.top_k)
-        text = parts.frames.embed_text(prompt.ids)
         # +1: a frame that ends the speech is written too.
-        needed = row.position + (not row.closed) + len(prompt.ids) + join.max_frames + 1
+        needed = row.position + len(prompt.ids) + join.max_frames + 1
         if row.rebuild or len(row.turns) >= CONTEXT_TURNS or needed > parts.frames.positions:
             self._rebuild(slot, row, room=parts.frames.positions - len(prompt.ids) - join.max_frames - 1)
-        if not row.closed:
-            text = torch.cat([parts.zero_frame, text])
-        parts.frames.prefill(slot, row.position, text)
-        row.position += text.shape[0]
+        parts.frames.prefill(slot, row.position, parts.frames.embed_text(prompt.ids))
+        row.position += len(prompt.ids)
         parts.frames.moving[slot] = 1
         parts.mimi.reset(slot)
         row.ids = prompt.ids
-        row.closed = False
         row.ending = Ending(self._rules, prompt.characters, min(join.max_frames, parts.frames.positions - row.position - 1))
+        row.spoken = row.ending.frames
 
     def _start(self, slot: int, prompt: TurnPrompt) -> _Row:
         parts = self._parts
@@ -239,7 +253,6 @@ class SesameModel:
             del row.turns[0]
         row.position = row.prefix
         row.rebuild = False
-        row.closed = True
         if row.turns:
             kept = torch.cat([parts.turn(turn.ids, parts.codes(turn.frames)) for turn in row.turns])
             parts.frames.prefill(slot, row.position, kept)
@@ -254,12 +267,10 @@ class SesameModel:
         for slot, row in running.items():
             parts.frames.sampler.draw(slot, row.generator)
         rows = max(running) + 1
-        # Rows between two sentences are stepped too and write behind their context, so they must fit as well.
-        length = max(row.position for slot, row in self._rows.items() if slot < rows) + 1
-        codes, audio = parts.runner.step(rows, length)
+        codes, audio = parts.runner.step(rows, length=max(row.position for row in running.values()) + 1)
         codes_here: Codes = codes[:rows].cpu().numpy()
         audio_here: Samples = audio[:rows].cpu().numpy()
-        return [self._told(slot, row, codes_here[slot], audio_here[slot]) for slot, row in running.items()]
+        return [self._told(slot, row, codes_here[slot].copy(), audio_here[slot]) for slot, row in running.items()]
 
     def _told(self, slot: int, row: _Row, codes: Codes, audio: Samples) -> Output:
         assert row.ending is not None
@@ -267,8 +278,7 @@ class SesameModel:
         ready, finish = row.ending.push(codes, audio)
         if finish is not None:
             self._parts.frames.moving[slot] = 0
-            row.closed = finish is FinishReason.STOP
-            row.rebuild = finish is not FinishReason.STOP
+            row.rebuild = finish is not FinishReason.STOP  # then there is no zero frame either
             if finish is not FinishReason.LENGTH:  # what ran to the cap is no example to follow
                 row.turns.append(_Turn(row.ids, row.ending.frames))
             row.ending = None
@@ -283,8 +293,10 @@ class _Loaded:
     frames: FrameModel
     mimi: MimiStream
     runner: Runner
+    codec: LibraryModule
     tokens: Tokens
     sample_rate: int
+    parameters: int
 
     @property
     def zero_frame(self) -> Tensor:

@@ -1,6 +1,6 @@
 """When a row of CSM has said its text: the model's own sign, and what is done when the sign never comes.
 
-The base model often fails to stop: in a published test 17 % of the clips without a voice prompt ran on to the cap, in silence or in
+The base model often fails to stop: in a published test 17 % of the clips without a voice prompt ran to the cap, in silence or
 nonsense. So each sentence has a cap that grows with its text, and silence or repetition past the text ends it earlier.
 The numbers below are guesses from those reports, not measured on real weights.
 """
@@ -62,6 +62,7 @@ class Ending:
         self._max_frames = max_frames
         self._held: list[Samples] = []
         self._spoken = False
+        self._quiet = 0
         self._last: Codes | None = None
         self._same = 0
         self.frames: list[Codes] = []
@@ -83,8 +84,8 @@ class Ending:
             del self.frames[-self._same + 1 :]
             return self._tail(), FinishReason.REPETITION
         ready = self._sift(audio)
-        if rules.silent_frames is not None and len(self._held) >= rules.silent_frames and len(self.frames) >= self._expected:
-            del self.frames[len(self.frames) - len(self._held) + rules.tail_frames :]
+        if rules.silent_frames is not None and self._quiet >= rules.silent_frames and len(self.frames) >= self._expected:
+            del self.frames[len(self.frames) - self._quiet + rules.tail_frames :]
             return self._tail(), FinishReason.SILENCE
         if len(self.frames) >= self._max_frames:
             return [*ready, *self._tail()], FinishReason.LENGTH
@@ -92,10 +93,11 @@ class Ending:
 
     def _sift(self, audio: Samples) -> Sequence[Samples]:
         silent = float(np.sqrt(np.mean(np.square(audio)))) < self._silence
+        self._quiet = self._quiet + 1 if silent else 0
         if silent and self._spoken:
             self._held.append(audio)
             return []
-        self._spoken = self._spoken or not silent
+        self._spoken = not silent
         ready = [*self._held, audio]
         self._held.clear()
         return ready

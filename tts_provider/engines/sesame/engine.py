@@ -25,7 +25,7 @@ from tts_provider.engines.base import (
     VoiceChoice,
     VoiceRequest,
 )
-from tts_provider.engines.codec_lm import FinishReason, Scheduler, Slot
+from tts_provider.engines.codec_lm import FinishReason, Scheduler, SchedulerStatistics, Slot
 from tts_provider.engines.languages import canonical_tag, closest_tag, unsupported
 from tts_provider.engines.sesame.ending import EndRules, frame_cap
 from tts_provider.engines.sesame.options import SamplingOptions, sampling_options
@@ -119,8 +119,9 @@ class SesameEngine:
             raise EngineUnavailable(advice)
         report(None, "importing PyTorch")
         # In a thread: the import takes seconds, and the loop serves others meanwhile.
-        build = await trio.to_thread.run_sync(_import_core, limiter=trio.CapacityLimiter(1))
-        self._voices = find_voices(self._folder)
+        limiter = trio.CapacityLimiter(1)
+        build = await trio.to_thread.run_sync(_import_core, limiter=limiter)
+        self._voices = await trio.to_thread.run_sync(find_voices, self._folder, limiter=limiter)
         model = build(
             model=self._model,
             dtype=self._dtype,
@@ -152,13 +153,17 @@ class SesameEngine:
         voice = self._voices.get(name)
         if voice is None:
             raise UnknownSpeaker(f"Engine 'sesame' has no such voice. Voices: {', '.join(self._voices)}.", field="voice")
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if not voice.prompted:
             warnings = (
                 f"CSM has no recording for the voice '{name}': a fixed seed keeps it as stable as it can, but its timbre may "
                 "change with the text. The server's owner can add one with TTS_SESAME_VOICES.",
             )
         return VoiceChoice(voice.voice, LANGUAGE, request.speaker, warnings)
+
+    def statistics(self) -> SchedulerStatistics | None:
+        """What the slots do now, for metrics; None when not loaded."""
+        return self._running[0].statistics() if self._running is not None else None
 
     @asynccontextmanager
     async def session(

@@ -33,10 +33,11 @@ class FrameModel:
         """Codes per codebook that the codec knows; the heads have a few reserved ones more."""
         self.positions = weights.positions
         """Length of a row's context."""
-        self._weights = weights
         self._backbone = Stack(weights.backbone, weights.positions)
         self._depth = Stack(weights.depth, weights.codebooks)
         self.device = self._backbone.device
+        if self.device.type == "cuda":  # cuDNN's attention has crashed on Hopper with the depth decoder's shapes
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._text_table = weights.text_table
         self._audio_table = weights.audio_table
         self._head = weights.head
@@ -76,7 +77,7 @@ class FrameModel:
 
         Args:
             rows: how many.
-            length: positions that the backbone looks at; above the place of each of the rows, moving or not.
+            length: positions that the backbone looks at; above the place of each row that moves.
 
         Returns:
             (rows, codebooks) int64, each below `codes`. A frame whose first 31 codes are 0 ends the speech; its last code is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 from pathlib import Path
@@ -78,18 +79,16 @@ def _download(repository: str, report: ProgressReport) -> Path:
 
 def _progress_bar(report: ProgressReport) -> Any:
     """A class that the hub takes for a progress bar, and that reports instead of drawing."""
-    from tqdm import tqdm
+    tqdm: Any = importlib.import_module("tqdm").tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stubs only
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._in_bytes = kwargs.get("unit") == "B"
-            kwargs["disable"] = True
-            super().__init__(*args, **kwargs)
+    def start(bar: Any, *args: Any, **kwargs: Any) -> None:
+        bar.in_bytes = kwargs.get("unit") == "B"
+        kwargs["disable"] = True
+        tqdm.__init__(bar, *args, **kwargs)
 
-        def update(self, n: float | None = 1) -> bool | None:
-            self.n += n or 0
-            if self._in_bytes and self.total:
-                report(min(1.0, self.n / self.total), "downloading the model")
-            return None
+    def update(bar: Any, n: float | None = 1) -> None:
+        bar.n += n or 0
+        if bar.in_bytes and bar.total:
+            report(min(1.0, bar.n / bar.total), "downloading the model")
 
-    return Bar
+    return type("ReportingBar", (tqdm,), {"__init__": start, "update": update})

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tts_provider.engines.sesame.weights import LibraryModule
+
 __all__ = ["MimiStream", "decoder_parts"]
 
 STEPS_PER_FRAME: Final = 2
@@ -28,7 +30,7 @@ class _Streamed(Protocol):
     def reset(self, row: int) -> None: ...
 
 
-def decoder_parts(codec: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+def decoder_parts(codec: LibraryModule) -> tuple[LibraryModule, LibraryModule, LibraryModule]:
     """The upsampler, the transformer and the convolutional decoder of a `MimiModel`.
 
     transformers 5.21 to 5.23 moved them below ``codec.decoder``; before, they stood on the model itself.
@@ -42,7 +44,7 @@ def decoder_parts(codec: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
 class MimiStream:
     """Streaming decoder for a fixed number of rows."""
 
-    def __init__(self, codec: nn.Module, rows: int) -> None:
+    def __init__(self, codec: LibraryModule, rows: int) -> None:
         """Use the weights of `codec` (fp32; it must have been moved to its device before its first use, because its
         codebooks cache themselves)."""
         upsample, transformer, seanet = decoder_parts(codec)
@@ -74,7 +76,7 @@ class MimiStream:
         return x[:, 0]
 
 
-def _streamed(layer: nn.Module, rows: int) -> _Streamed:
+def _streamed(layer: LibraryModule, rows: int) -> _Streamed:
     inner = getattr(layer, "conv", None)
     if isinstance(inner, nn.ConvTranspose1d):
         return _ConvTranspose(inner, rows)
@@ -90,7 +92,7 @@ def _streamed(layer: nn.Module, rows: int) -> _Streamed:
 class _Stateless:
     """A layer without a past, such as an activation."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: LibraryModule) -> None:
         self._layer = layer
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -150,7 +152,7 @@ class _ConvTranspose(_Past):
 class _Residual:
     """A residual block: its convolutions remember, its sum does not."""
 
-    def __init__(self, block: nn.Module, rows: int) -> None:
+    def __init__(self, block: LibraryModule, rows: int) -> None:
         self._block = [_streamed(layer, rows) for layer in block.block]
         self._shortcut = _streamed(block.shortcut, rows)
 
@@ -169,7 +171,7 @@ class _Residual:
 class _Transformer:
     """The decoder's transformer over a ring of keys and values, two steps a call."""
 
-    def __init__(self, module: nn.Module, rows: int) -> None:
+    def __init__(self, module: LibraryModule, rows: int) -> None:
         config = module.config
         self._module = module
         self._heads = int(config.num_attention_heads)
@@ -179,7 +181,7 @@ class _Transformer:
         # Both steps are written before either looks: the first still needs the oldest key of its window.
         self._ring = self._window + STEPS_PER_FRAME - 1
         weight = module.layers[0].input_layernorm.weight
-        self._frequencies = module.rotary_emb.inv_freq.to(weight.device, torch.float32)
+        self._frequencies: Tensor = module.rotary_emb.inv_freq.to(weight.device, torch.float32)
         self._cache = weight.new_zeros(len(module.layers), 2, rows, self._kv_heads, self._ring, self._head_size)
         self._seen = torch.zeros(rows, dtype=torch.int64, device=weight.device)
         self._cells = torch.arange(self._ring, device=weight.device)

@@ -1,13 +1,13 @@
 """Run one step of all rows: frame and audio, eagerly on a CPU, as a captured CUDA graph on a GPU.
 
-A step launches some 3,700 kernels, which takes longer than they do. A graph is one launch; it needs fixed shapes, so there is one
-for each bucket of (rows, length), and everything that changes lies in tensors that keep their address.
+A step launches some 3,700 kernels, which takes longer than they do. A graph is one launch; it needs fixed shapes, so there is
+one for each bucket of (rows, length), and everything that changes lies in tensors that keep their address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Runner(Protocol):
 
         Args:
             rows: the first so many rows are stepped.
-            length: positions that the longest of them needs, the one it writes included.
+            length: positions that the longest of those that move needs, the one it writes included.
         """
 
 
@@ -60,15 +60,14 @@ class GraphRunner:
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._row_buckets = list(_powers_of_two(model.rows))
         self._lengths = sorted({min(length, model.positions) for length in GRAPH_LENGTHS} | {model.positions})
-        # cuDNN's attention has crashed on Hopper with the depth decoder's shapes.
-        torch.backends.cuda.enable_cudnn_sdp(False)
         pool = torch.cuda.graph_pool_handle()
         total = len(self._row_buckets) * len(self._lengths)
         # The largest first: the smaller ones then find room in its memory pool.
-        for rows in reversed(self._row_buckets):
-            for length in reversed(self._lengths):
-                self._capture(rows, length, pool)
-                report(len(self._graphs) / total, "capturing CUDA graphs")
+        with torch.cuda.device(model.device):
+            for rows in reversed(self._row_buckets):
+                for length in reversed(self._lengths):
+                    self._capture(rows, length, pool)
+                    report(len(self._graphs) / total, "capturing CUDA graphs")
         model.at.zero_()
 
     def step(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
@@ -77,8 +76,8 @@ class GraphRunner:
         graph.replay()
         return codes, audio
 
-    def _capture(self, rows: int, length: int, pool: tuple[int, int]) -> None:
-        stream = torch.cuda.Stream()
+    def _capture(self, rows: int, length: int, pool: Any) -> None:
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call,unused-ignore]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_STEPS):

@@ -1,6 +1,6 @@
 """Choose a code for each row: temperature, top-k and noise, all of them the row's own.
 
-Choosing ``argmax(p / e)`` with exponential noise ``e`` is how `torch.multinomial` draws one sample. With the noise from outside,
+Taking ``argmax(p / e)`` with exponential noise ``e`` is how `torch.multinomial` draws one sample. With the noise from outside,
 what a row says depends on its seed alone, whatever runs beside it, and the choice can be captured in a graph.
 """
 

@@ -7,14 +7,17 @@ tensor, and nothing waits for the device. Same numbers as the library's layers i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from tts_provider.engines.sesame.weights import LibraryModule
 
 __all__ = ["Cache", "Layer", "Stack"]
 
-Cache = Tensor
+Cache: TypeAlias = Tensor
 """Keys and values, shape (layers, 2, rows, key-value heads, positions, head size)."""
 
 
@@ -33,7 +36,7 @@ class Layer:
 class Stack:
     """Layers, final norm and rotary tables, taken from a loaded `transformers` module."""
 
-    def __init__(self, module: nn.Module, positions: int) -> None:
+    def __init__(self, module: LibraryModule, positions: int) -> None:
         """Take the weights of `module` (CSM's backbone or depth model), with rotary tables for `positions` positions."""
         config = module.config
         self.heads = int(config.num_attention_heads)
@@ -41,7 +44,7 @@ class Stack:
         self.head_size = int(config.head_dim)
         self.eps = float(config.rms_norm_eps)
         self.layers = [_fuse(layer) for layer in module.layers]
-        self.norm = module.norm.weight.detach()
+        self.norm: Tensor = module.norm.weight.detach()
         self.dtype = self.norm.dtype
         self.device = self.norm.device
         # The library rounds the tables to the weights' dtype; so do we, or bf16 would differ from it for no gain.
@@ -118,7 +121,7 @@ class Stack:
     def _qkv(self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normed = functional.rms_norm(x, (x.shape[-1],), layer.input_norm, self.eps)
         fused = functional.linear(normed, layer.qkv).view(x.shape[0], -1, self.head_size)
-        q, k, v = fused.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        q, k, v = torch.split(fused, [self.heads, self.kv_heads, self.kv_heads], dim=1)
         cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
         return q * cos + _half_turn(q) * sin, k * cos + _half_turn(k) * sin, v
 
@@ -129,7 +132,7 @@ class Stack:
         return x + functional.linear(functional.silu(gate) * up, layer.down)
 
 
-def _fuse(layer: nn.Module) -> Layer:
+def _fuse(layer: LibraryModule) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
         input_norm=layer.input_layernorm.weight.detach(),

@@ -6,16 +6,19 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tts_provider.errors import EngineUnavailable
 
-__all__ = ["DTYPES", "CsmWeights", "choose_device", "choose_dtype", "load_weights"]
+__all__ = ["DTYPES", "CsmWeights", "LibraryModule", "choose_device", "choose_dtype", "load_weights", "take_weights"]
 
 logger = logging.getLogger(__name__)
+
+LibraryModule = Any
+"""A module of transformers: what is inside it is not typed, and is read in few places."""
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -28,9 +31,9 @@ the two; it is never read here."""
 class CsmWeights:
     """A loaded checkpoint, on its device."""
 
-    backbone: nn.Module
-    depth: nn.Module
-    codec: nn.Module
+    backbone: LibraryModule
+    depth: LibraryModule
+    codec: LibraryModule
     text_table: Tensor
     audio_table: Tensor
     """(codebooks × vocabulary, hidden), for the backbone's input and the depth decoder's alike."""
@@ -43,7 +46,6 @@ class CsmWeights:
     codes: int
     positions: int
     sample_rate: int
-    frame_samples: int
     parameters: int
     """How many there are, tied ones counted once."""
 
@@ -87,20 +89,25 @@ def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> CsmW
     Raises:
         EngineUnavailable: the checkpoint is not CSM's, or not whole.
     """
-    from transformers import CsmForConditionalGeneration
+    import transformers
 
+    library: LibraryModule = transformers.CsmForConditionalGeneration
     try:
-        model, info = CsmForConditionalGeneration.from_pretrained(
+        model, info = library.from_pretrained(
             os.fspath(folder), dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # three libraries' own kinds, for what is always a bad file
         raise EngineUnavailable("The CSM checkpoint cannot be read; the server's log tells why.") from error
     _check(info)
+    return take_weights(model, device, dtype)
+
+
+def take_weights(model: LibraryModule, device: torch.device, dtype: torch.dtype) -> CsmWeights:
+    """Move a `CsmForConditionalGeneration` in fp32 to `device`, its language model to `dtype`, and name its parts."""
     model.eval().requires_grad_(False)
     codec = model.codec_model.to(device)
     # Only this direction is safe: the backbone's table may be random, the depth decoder's is what it must equal.
-    audio_table = model.depth_decoder.model.embed_tokens.weight
-    model.backbone_model.embed_tokens.embed_audio_tokens.weight = audio_table
+    model.backbone_model.embed_tokens.embed_audio_tokens.weight = model.depth_decoder.model.embed_tokens.weight
     parameters = sum(parameter.numel() for parameter in model.parameters())
     backbone, depth = model.backbone_model.to(device, dtype), model.depth_decoder.to(device, dtype)
     return CsmWeights(
@@ -116,7 +123,6 @@ def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> CsmW
         codes=int(codec.config.codebook_size),
         positions=int(model.config.max_position_embeddings),
         sample_rate=int(codec.config.sampling_rate),
-        frame_samples=int(codec.config.frame_size),
         parameters=parameters,
     )
 
