@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tts_provider.engines.zonos import g2p
 from tts_provider.engines.zonos.g2p import EspeakFiles, PhonemeWorker, find_espeak, split_words
@@ -122,29 +123,52 @@ async def test_a_worker_that_died_idle_is_replaced_unseen(worker: PhonemeWorker)
     assert worker.process_id != first
 
 
-@needs_espeak
-async def test_a_cancelled_text_does_not_answer_the_next(worker: PhonemeWorker) -> None:
-    """The process that owed an answer is replaced."""
-    await worker.phonemes("hello", "en-us")
-    with trio.move_on_after(0):
-        await worker.phonemes("goodbye " * 5000, "en-us")
-    assert await worker.phonemes("hello", "en-us") == "həlˈoʊ"
-
-
-async def test_a_crash_fails_one_text_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text that kills the worker is an error; the next one is read by a new worker."""
-    program = tmp_path / "worker.py"
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that says words as they are, dies of "boom", and never answers to "hang"."""
+    program = folder / "worker.py"
     program.write_text(
-        "import os, struct, sys\n"
+        "import os, struct, sys, time\n"
         "answer = b'\\0'\n"
         "while True:\n"
         "    sys.stdout.buffer.write(struct.pack('<I', len(answer)) + answer); sys.stdout.buffer.flush()\n"
         "    size = struct.unpack('<I', sys.stdin.buffer.read(4))[0]\n"
         "    _, *words = sys.stdin.buffer.read(size).split(b'\\n')\n"
         "    if b'boom' in words: os.abort()\n"
+        "    if b'hang' in words: time.sleep(1000)\n"
         "    answer = b'\\0' + b'\\n'.join(words)\n"
     )
     monkeypatch.setattr(g2p, "WORKER", program)
+
+
+async def test_a_cancelled_text_does_not_answer_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that owed an answer is replaced."""
+    stand_in(tmp_path, monkeypatch)
+    async with PhonemeWorker(EspeakFiles("none", "none")) as worker:
+        assert await worker.phonemes("a", "de") == "a"
+        first = worker.process_id
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.phonemes, "hang", "de")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert await worker.phonemes("b", "de") == "b"
+        assert worker.process_id != first
+
+
+async def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that is not answered in time is an error; the next one gets a new worker."""
+    stand_in(tmp_path, monkeypatch)
+    async with PhonemeWorker(EspeakFiles("none", "none")) as worker:
+        assert await worker.phonemes("a", "de") == "a"
+        with monkeypatch.context() as patch:
+            patch.setattr(g2p, "ANSWER_TIMEOUT", 0.05)
+            with pytest.raises(SynthesisFailed, match="espeak-ng failed"):
+                await worker.phonemes("hang", "de")
+        assert await worker.phonemes("b", "de") == "b"
+
+
+async def test_a_crash_fails_one_text_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text that kills the worker is an error; the next one is read by a new worker."""
+    stand_in(tmp_path, monkeypatch)
     async with PhonemeWorker(EspeakFiles("none", "none")) as worker:
         assert await worker.phonemes("a, b", "de") == "a, b"
         with pytest.raises(SynthesisFailed, match="espeak-ng failed"):

@@ -83,6 +83,9 @@ def test_a_batch_of_rows_equals_the_slow_sampler_row_by_row(chosen: list[Samplin
     said[:, :, 1] = MASK
     said[:, 1, 2] = said[:, 0, 2]
     said[:, :, 3] = logits[:, 3].argmax(-1)[:, None]
+    said[:, 1, 4] = logits[:, 4].argmax(-1)
+    said[:, 0, 5] = logits[:, 5].argmax(-1)
+    logits[:, ::2, EOS] = 15.0  # an end is wanted, by some that may not say it
     codes = sample(
         torch.from_numpy(logits),
         torch.from_numpy(noise),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -12,7 +12,9 @@ import pytest
 from tests.engines.zonos.models import scripted, speak, tiny_dac, tiny_model, torch
 from tts_provider.engines.base import Samples
 from tts_provider.engines.codec_lm import FinishReason, Join, Output
+from tts_provider.engines.zonos import decoder as decoder_module
 from tts_provider.engines.zonos.decoder import Decoder, Prompt
+from tts_provider.engines.zonos.graphs import StepGraphs
 from tts_provider.engines.zonos.phonemes import phoneme_ids
 from tts_provider.engines.zonos.sampling import Sampling
 from tts_provider.engines.zonos.slots import ZonosSlots
@@ -206,3 +208,48 @@ def test_one_wait_for_the_device_a_round(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(torch.Tensor, name, counted)
     model.step([], [], 7)
     assert reads == 1
+
+
+class Replayed(StepGraphs):
+    """A stand-in for graphs: runs the step eagerly at the size that was captured, and refuses any other."""
+
+    def __init__(self, step: Callable[[int, int, bool], None]) -> None:
+        super().__init__(step)
+        self.captured: set[tuple[int, int, bool]] = set()
+        self.replayed: list[tuple[int, int, bool]] = []
+
+    def capture(self, rows: int, length: int, shaped: bool) -> None:
+        self._step(rows, length, shaped)
+        self.captured.add((rows, length, shaped))
+
+    def replay(self, rows: int, length: int, shaped: bool) -> None:
+        assert (rows, length, shaped) in self.captured
+        self.replayed.append((rows, length, shaped))
+        self._step(rows, length, shaped)
+
+
+def test_graph_sizes_cover_what_is_asked_and_change_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows in powers of two, lengths in a few steps, both kinds of sampler: the codes are those of eager steps."""
+    monkeypatch.setattr(decoder_module, "StepGraphs", Replayed)
+    monkeypatch.setattr(decoder_module, "LENGTH_BUCKETS", (32, 64))
+    said = []
+    for graphs in (False, True):
+        decoder = Decoder(tiny_model(), slots=3, positions=120, noise=scripted())
+        with torch.inference_mode():
+            if graphs:
+                decoder.capture(lambda share: None)
+            decoder.join(0, PROMPTS[0], 60)
+            rounds = [decoder.steps(7) for _ in range(3)]
+            decoder.join(2, PROMPTS[2], 50)
+            decoder.join(1, PROMPTS[4], 30)
+            rounds += [decoder.steps(7) for _ in range(4)]
+            decoder.leave(1)
+            rounds += [decoder.steps(7) for _ in range(2)]
+        said.append(rounds)
+        stand_in = decoder._graphs
+    assert said[0] == said[1]
+    assert isinstance(stand_in, Replayed)
+    assert len(stand_in.captured) == 3 * 3 * 2
+    assert stand_in.replayed[0] == (1, 32, False)
+    assert stand_in.replayed[-1] == (3, 120, False)
+    assert (3, 64, True) in stand_in.replayed

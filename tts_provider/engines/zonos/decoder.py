@@ -107,9 +107,12 @@ class Decoder:
         return sorted(self._positions)
 
     def warm_up(self, report: Callable[[float], None]) -> None:
-        """Capture the graphs of every size, on a GPU; `report` is told the share done. Nothing may be running."""
-        if self.device.type != "cuda":
-            return
+        """Make ready for fast steps, on a GPU; `report` is told the share done. Nothing may be running."""
+        if self.device.type == "cuda":
+            self.capture(report)
+
+    def capture(self, report: Callable[[float], None]) -> None:
+        """Capture the graphs of every size, and step with them from now on."""
         graphs = StepGraphs(self._step)
         sizes = [
             (rows, length, shaped) for rows in self._row_buckets() for length in self._lengths() for shaped in (False, True)

@@ -70,6 +70,8 @@ class _Running:
     scheduler: Scheduler[Prompt]
     worker: PhonemeWorker
     embeddings: SpeakerEmbeddings
+    dictionary: trio.CapacityLimiter
+    """One thread at a time for Japanese readings."""
 
 
 class ZonosEngine:
@@ -95,7 +97,7 @@ class ZonosEngine:
             speakers: folder of reference recordings, see `speakers`.
             dtype: of the language model, ``auto`` (bf16 on a GPU, fp32 on a CPU), ``float32`` or ``bfloat16``; the codec
                 always computes in fp32.
-            slots: chunks spoken at once; each costs 345 MiB of GPU memory in bf16.
+            slots: chunks spoken at once; each costs 337 MiB of GPU memory in bf16.
             device: ``auto``, ``cpu`` or a CUDA device.
             cache_dir: where what was heard of voices is kept; None takes the user's cache folder.
         """
@@ -135,7 +137,7 @@ class ZonosEngine:
         scheduler = Scheduler(parts.slots, frames_per_step=parts.frames_per_step)
         embeddings = SpeakerEmbeddings(parts.load_encoder, _revision(self._speaker_model), self._cache)
         async with PhonemeWorker(files) as worker:
-            self._running = _Running(scheduler, worker, embeddings)
+            self._running = _Running(scheduler, worker, embeddings, trio.CapacityLimiter(1))
             try:
                 await scheduler.run(report, task_status=task_status)
             finally:
@@ -215,7 +217,7 @@ class ZonosSession:
         """
         text = chunk.text
         if self._code == "ja":
-            text = await trio.to_thread.run_sync(readings, text)
+            text = await trio.to_thread.run_sync(readings, text, limiter=self._running.dictionary)
         phonemes = await self._running.worker.phonemes(text, self._code)
         symbols = sum(symbol not in PUNCTUATION for symbol in phonemes)
         if not symbols:

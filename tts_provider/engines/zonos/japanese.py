@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import unicodedata
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 __all__ = ["JAPANESE_ADVICE", "japanese_available", "readings", "spell_number"]
 
@@ -29,11 +30,16 @@ def japanese_available() -> bool:
 
 def readings(text: str) -> str:
     """`text` as readings, words parted by spaces; blocking, some ms after the first call."""
+    plain = _NUMBER.sub(lambda match: spell_number(match[0]), unicodedata.normalize("NFKC", text))
+    return " ".join(token.reading_form() for token in _tokenizer().tokenize(plain))
+
+
+@cache
+def _tokenizer() -> Any:
+    """Sudachi at its finest split; its dictionary takes a while to open. Used by one thread at a time."""
     from sudachipy import Dictionary, SplitMode  # type: ignore[import-not-found, unused-ignore]
 
-    plain = _NUMBER.sub(lambda match: spell_number(match[0]), unicodedata.normalize("NFKC", text))
-    tokens = Dictionary(dict="core").create().tokenize(plain, SplitMode.A)
-    return " ".join(token.reading_form() for token in tokens)
+    return Dictionary(dict="core").create(mode=SplitMode.A)
 
 
 def spell_number(digits: str) -> str:

@@ -22,7 +22,7 @@ __all__ = ["FIRST_PUSH", "POSITIONS", "ZonosSlots", "frames_per_step"]
 
 
 POSITIONS: Final = -(-(MAX_PHONEMES + 16 + MAX_FRAMES + 2 * CODEBOOKS) // 8) * 8
-"""Places in the cache of one slot: a prompt and the longest speech. 345 MiB a slot in bf16."""
+"""Places in the cache of one slot: a prompt and the longest speech. 337 MiB a slot in bf16."""
 
 FIRST_PUSH: Final = 14
 """Frames before the first audio. The codec holds back 4757 samples, so 14 frames give 2411, which is 55 ms: enough to begin
