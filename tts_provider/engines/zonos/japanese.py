@@ -39,7 +39,7 @@ def _tokenizer() -> Any:
     """Sudachi at its finest split; its dictionary takes a while to open. Used by one thread at a time."""
     from sudachipy import Dictionary, SplitMode  # type: ignore[import-not-found, unused-ignore]
 
-    return Dictionary(dict="core").create(mode=SplitMode.A)
+    return Dictionary(dict="core").tokenizer(mode=SplitMode.A)
 
 
 def spell_number(digits: str) -> str:
