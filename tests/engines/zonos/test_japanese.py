@@ -30,5 +30,6 @@ def test_a_number_is_spelled_in_kanji(digits: str) -> None:
 
 @pytest.mark.skipif(not japanese_available(), reason="the 'ja' extra is not installed")
 def test_kanji_become_their_readings() -> None:
-    """Kana, words parted."""
-    assert readings("日本語 2") == "ニホンゴ ニ"
+    """Kana, words parted; marks and spaces are not read aloud."""
+    assert readings("日本語 2") == "ニホン ゴ ニ"
+    assert readings("「東京」へ、3時に。") == "「 トウキョウ 」 ヘ 、 サン ジ ニ 。"

@@ -20,6 +20,7 @@ MAX_DIGITS: Final = 16
 _DIGITS: Final = "〇一二三四五六七八九"
 _PLACES: Final = ("", "十", "百", "千")
 _GROUPS: Final = ("", "万", "億", "兆")
+_SIGNS: Final = frozenset({"補助記号", "記号", "空白"})
 _NUMBER: Final = re.compile(r"\d+")
 
 
@@ -31,7 +32,12 @@ def japanese_available() -> bool:
 def readings(text: str) -> str:
     """`text` as readings, words parted by spaces; blocking, some ms after the first call."""
     plain = _NUMBER.sub(lambda match: spell_number(match[0]), unicodedata.normalize("NFKC", text))
-    return " ".join(token.reading_form() for token in _tokenizer().tokenize(plain))
+    words = []
+    for token in _tokenizer().tokenize(plain):
+        # The dictionary reads marks and spaces as "kigou", the word for a sign.
+        silent = token.part_of_speech()[0] in _SIGNS
+        words.append(token.surface() if silent else token.reading_form())
+    return " ".join(" ".join(words).split())
 
 
 @cache
