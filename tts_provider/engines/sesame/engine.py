@@ -28,7 +28,7 @@ from tts_provider.engines.base import (
 from tts_provider.engines.codec_lm import FinishReason, Scheduler, SchedulerStatistics, Slot
 from tts_provider.engines.languages import canonical_tag, closest_tag, unsupported
 from tts_provider.engines.sesame.ending import EndRules, frame_cap
-from tts_provider.engines.sesame.options import SamplingOptions, sampling_options
+from tts_provider.engines.sesame.options import OPTIONS, SamplingOptions, sampling_options
 from tts_provider.engines.sesame.prompt import TurnPrompt, plain
 from tts_provider.engines.sesame.voices import LANGUAGE, SPEAKERS, SesameVoice, find_voices
 from tts_provider.errors import EngineUnavailable, NoAudio, SynthesisFailed, UnknownSpeaker
@@ -173,7 +173,7 @@ class SesameEngine:
 
         Raises:
             Overloaded: all slots are taken and the line is full.
-            InvalidRequest: an option is unknown or out of range.
+            InvalidRequest: an option is out of range.
         """
         sampling = sampling_options(options.extra, self._defaults)
         if self._running is None:

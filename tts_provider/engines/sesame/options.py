@@ -8,8 +8,9 @@ from typing import Final
 
 from tts_provider.errors import InvalidRequest
 
-__all__ = ["MAX_TEMPERATURE", "MAX_TOP_K", "SamplingOptions", "sampling_options"]
+__all__ = ["MAX_TEMPERATURE", "MAX_TOP_K", "OPTIONS", "SamplingOptions", "sampling_options"]
 
+OPTIONS: Final = frozenset({"seed", "temperature", "top_k"})
 MAX_TEMPERATURE: Final = 2.0
 """Above it, CSM's codes are noise."""
 MAX_TOP_K: Final = 256
@@ -31,13 +32,8 @@ def sampling_options(extra: Mapping[str, object], defaults: SamplingOptions) -> 
     """`defaults` with what `extra` says.
 
     Raises:
-        InvalidRequest: an option is unknown, of the wrong type or out of range.
+        InvalidRequest: an option is of the wrong type or out of range.
     """
-    unknown = sorted(set(extra) - {"temperature", "top_k", "seed"})
-    if unknown:
-        raise InvalidRequest(
-            f"Engine 'sesame' has no option '{unknown[0]}'. Options: seed, temperature, top_k.", field=unknown[0]
-        )
     temperature = _number(extra, "temperature", defaults.temperature, 0, MAX_TEMPERATURE)
     top_k = _integer(extra, "top_k", defaults.top_k, 1, MAX_TOP_K)
     seed = _integer(extra, "seed", 0, 0, MAX_SEED) if extra.get("seed") is not None else defaults.seed

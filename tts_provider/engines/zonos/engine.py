@@ -32,7 +32,7 @@ from tts_provider.engines.zonos.embeddings import SpeakerEmbeddings
 from tts_provider.engines.zonos.g2p import PhonemeWorker, find_espeak
 from tts_provider.engines.zonos.japanese import JAPANESE_ADVICE, japanese_available, readings
 from tts_provider.engines.zonos.languages import CODES, code_of, spoken_tag
-from tts_provider.engines.zonos.options import ZonosOptions, read_options
+from tts_provider.engines.zonos.options import OPTIONS, ZonosOptions, read_options
 from tts_provider.engines.zonos.phonemes import PUNCTUATION, phoneme_ids
 from tts_provider.engines.zonos.speakers import SpeakerFolder
 from tts_provider.errors import EngineUnavailable, NoAudio, Overloaded, SynthesisFailed, UnknownSpeaker, UnsupportedLanguage
@@ -110,7 +110,11 @@ class ZonosEngine:
         self._speakers = SpeakerFolder(speakers)
         self._running: _Running | None = None
         self._capabilities = Capabilities(
-            sample_rate=SAMPLE_RATE, parallel_chunks=min(PARALLEL_CHUNKS, slots), speed=True, slots=slots
+            sample_rate=SAMPLE_RATE,
+            parallel_chunks=min(PARALLEL_CHUNKS, slots),
+            speed=True,
+            slots=slots,
+            options=OPTIONS,
         )
 
     @property
@@ -167,7 +171,7 @@ class ZonosEngine:
         """Hear the voice if it is new, then hold a slot; see `tts_provider.engines.base.Engine.session`.
 
         Raises:
-            InvalidRequest: an option is unknown or out of range.
+            InvalidRequest: an option is out of range.
             UnknownSpeaker: the recording is gone.
             SynthesisFailed: the recording is not usable.
             Overloaded: all slots are taken and the line is full.

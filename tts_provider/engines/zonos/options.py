@@ -8,7 +8,7 @@ from typing import Final
 
 from tts_provider.errors import InvalidRequest
 
-__all__ = ["DEFAULT_SPEAKING_RATE", "EMOTIONS", "ZonosOptions", "read_options"]
+__all__ = ["DEFAULT_SPEAKING_RATE", "EMOTIONS", "OPTIONS", "ZonosOptions", "read_options"]
 
 EMOTIONS: Final = ("happiness", "sadness", "disgust", "fear", "surprise", "anger", "other", "neutral")
 DEFAULT_EMOTION: Final = (0.3077, 0.0256, 0.0256, 0.0256, 0.0256, 0.0256, 0.2564, 0.3077)
@@ -38,7 +38,7 @@ _SAMPLING: Final[Mapping[str, tuple[float, float]]] = {
     "quad": (-2.0, 2.0),
     "repetition_penalty": (1.0, 10.0),
 }
-_NAMES: Final = ("emotion", "seed", "sampling", *_NUMBERS)
+OPTIONS: Final = frozenset({"emotion", "seed", "sampling", *_NUMBERS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,8 @@ def read_options(extra: Mapping[str, object], speed: float = 1.0) -> ZonosOption
     """The options in `extra`, with `speed` in the speaking rate, which stops at the model's limits.
 
     Raises:
-        InvalidRequest: one is unknown, of the wrong type or out of range; the message tells the range.
+        InvalidRequest: one is of the wrong type or out of range; the message tells the range.
     """
-    unknown = sorted(set(extra) - set(_NAMES))
-    if unknown:
-        raise InvalidRequest(
-            f"Engine 'zonos' has no option {unknown[0]!r}. Options: {', '.join(sorted(_NAMES))}.", field=unknown[0]
-        )
     numbers = {name: _number(extra[name], name, *_NUMBERS[name]) for name in _NUMBERS if extra.get(name) is not None}
     rate = numbers.pop("speaking_rate", DEFAULT_SPEAKING_RATE) * speed
     low, high = SPEAKING_RATE_RANGE
