@@ -74,16 +74,15 @@ async def test_a_cancelled_waiter_loses_nothing(autojump_clock: trio.testing.Moc
                 raise AssertionError("unreachable")
 
     waiting, handed = trio.CancelScope(), trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        async with slots.slot(first=True, timeout_s=60):
-            nursery.start_soon(wait, handed)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(wait, waiting)
-            await trio.testing.wait_all_tasks_blocked()
-            waiting.cancel()
-            await trio.testing.wait_all_tasks_blocked()
-            assert slots.waiting == 1
-            handed.cancel()  # it is handed the slot before it can tell that it has left
+    async with trio.open_nursery() as nursery, slots.slot(first=True, timeout_s=60):
+        nursery.start_soon(wait, handed)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(wait, waiting)
+        await trio.testing.wait_all_tasks_blocked()
+        waiting.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert slots.waiting == 1
+        handed.cancel()  # it is handed the slot before it can tell that it has left
     assert slots.taken == 0
     assert slots.waiting == 0
 
