@@ -99,16 +99,7 @@ def test_the_speech_message_is_the_one_that_edge_sends() -> None:
 
 @pytest.mark.parametrize(
     ("speed", "rate"),
-    [
-        (1.0, "+0%"),
-        (1.25, "+25%"),
-        (2.0, "+100%"),
-        (3.0, "+200%"),
-        (4.0, "+200%"),
-        (0.5, "-50%"),
-        (0.25, "-50%"),
-        (0.999, "+0%"),
-    ],
+    [(1, "+0%"), (1.25, "+25%"), (2, "+100%"), (3, "+200%"), (4, "+200%"), (0.5, "-50%"), (0.25, "-50%"), (0.999, "+0%")],
 )
 def test_speed_becomes_a_rate_that_the_service_honours(speed: float, rate: str) -> None:
     assert f"rate='{rate}'" in service.speech_message(GUY, speed, "Hello")

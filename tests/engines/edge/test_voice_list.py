@@ -29,6 +29,10 @@ from tts_provider.errors import UnknownSpeaker
 GONE = frozenset({"ja-JP-KeitaNeural"})
 
 
+def files_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 def fetch_from(service: EdgeService) -> Dialer:
     return Dialer(Address.parse(service.endpoint))
 
@@ -107,7 +111,7 @@ async def test_a_broken_list_never_replaces_a_good_one(service: EdgeService, tmp
         await trio.sleep(0.05)
         assert len(engine.voices()) == 322
         assert (await say(engine, "Still here.")).seconds > 0
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
 
 
 async def test_the_list_is_kept_on_disk_and_used_by_the_next_start(tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ async def test_the_list_is_kept_on_disk_and_used_by_the_next_start(tmp_path: Pat
         async with engine_on(service, tmp_path):
             await happened(service, "voices")
             with trio.fail_after(5):
-                while not list(tmp_path.iterdir()):  # noqa: ASYNC110
+                while not files_in(tmp_path):  # noqa: ASYNC110
                     await trio.sleep(0.005)
         port = service.port
     engine = EdgeEngine(endpoint=f"ws://127.0.0.1:{port}", cache_dir=tmp_path, deadlines=QUICK)
@@ -129,7 +133,7 @@ async def test_a_fresh_list_is_not_fetched_again(service: EdgeService, tmp_path:
     async with engine_on(service, tmp_path):
         await happened(service, "voices")
         with trio.fail_after(5):
-            while not list(tmp_path.iterdir()):  # noqa: ASYNC110
+            while not files_in(tmp_path):  # noqa: ASYNC110
                 await trio.sleep(0.005)
     async with engine_on(service, tmp_path) as engine:
         await say(engine, "Hello.")
@@ -170,7 +174,7 @@ def test_the_cache_tells_the_age_of_what_it_keeps(tmp_path: Path) -> None:
     age_s, loaded = kept
     assert 0 <= age_s < 10
     assert loaded == voices
-    assert [path.name for path in (tmp_path / "new" / "directory").iterdir()] == ["edge-voices-127.0.0.1_8080.json"]
+    assert files_in(tmp_path / "new" / "directory") == ["edge-voices-127.0.0.1_8080.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"fetched_at": 1, "voices": []}', bytes(1000)])
