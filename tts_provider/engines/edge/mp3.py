@@ -95,4 +95,5 @@ def ends_in_silence(mp3: bytes) -> bool:
         samples = Mp3Decoder().decode(mp3[-TAIL_BYTES:], last=True)
     except DecodingError:
         return False
-    return not np.any(np.abs(samples[-round(TAIL_S * SAMPLE_RATE) :]) > SILENCE)
+    tail = samples[-round(TAIL_S * SAMPLE_RATE) :]
+    return len(tail) > 0 and not np.any(np.abs(tail) > SILENCE)
