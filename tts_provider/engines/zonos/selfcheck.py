@@ -22,10 +22,12 @@ from tts_provider.engines.zonos.decoder import Decoder, Prompt
 from tts_provider.engines.zonos.delay import FrameReader
 from tts_provider.engines.zonos.g2p import PhonemeWorker, find_espeak
 from tts_provider.engines.zonos.languages import CODES
+from tts_provider.engines.zonos.mel import ENCODER_RATE
 from tts_provider.engines.zonos.model import ZonosModel
 from tts_provider.engines.zonos.phonemes import phoneme_ids
 from tts_provider.engines.zonos.sampling import Sampling
 from tts_provider.engines.zonos.slots import ZonosSlots, frames_per_step
+from tts_provider.engines.zonos.speaker_encoder import SpeakerEncoder
 from tts_provider.engines.zonos.weights import choose_device, choose_dtype, load_dac, load_model
 from tts_provider.errors import TTSError
 
@@ -54,6 +56,7 @@ def selfcheck(
     *,
     model: str,
     dac: str,
+    speaker_model: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     slots: int = 4,
@@ -61,8 +64,10 @@ def selfcheck(
 ) -> Iterator[Check]:
     """Check phonemes, weights, codec, batching and speed, one after the other; blocking, minutes on a CPU.
 
+    Not to be called in a task of trio: it runs one of its own.
+
     Args:
-        model, dac, dtype, device: as `ZonosEngine` takes them.
+        model, dac, speaker_model, dtype, device: as `ZonosEngine` takes them; None leaves the speaker encoder out.
         slots: rows that are compared with a row alone.
         wav: write what was said there, to be listened to.
     """
@@ -85,6 +90,8 @@ def selfcheck(
         audio, check = _stream(net, codec)
         yield check
         yield _speed(rows, where)
+    if speaker_model is not None:
+        yield _speaker(speaker_model, where)
     if wav is not None:
         import soundfile
 
@@ -115,6 +122,20 @@ def _phonemes() -> Check:
         return Check("phonemes", False, error.message)
     unknown = phoneme_ids(phonemes).count(1)
     return Check("phonemes", not unknown, f"{phonemes} ({unknown} unknown to the model)")
+
+
+def _speaker(model: str, device: torch.device) -> Check:
+    """The speaker encoder's files, and that it makes numbers."""
+    try:
+        encoder = SpeakerEncoder.load(model, device, None)
+        voice = np.array(
+            encoder.embed(np.random.RandomState(0).standard_normal(2 * ENCODER_RATE).astype(np.float32), ENCODER_RATE)
+        )
+    except TTSError as error:
+        return Check("speaker encoder", False, error.message)
+    return Check(
+        "speaker encoder", True, f"{len(encoder.state_dict())} tensors; noise is a voice of length {np.linalg.norm(voice):.1f}"
+    )
 
 
 def _half(net: ZonosModel) -> Check:
