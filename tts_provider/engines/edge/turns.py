@@ -182,7 +182,7 @@ class TurnMaker:
             raise TurnFailed(NoAudio("Edge's speech service sent no audio for this text."), again=True)
         # The service can end a turn early as if that were its end. Then words are promised that were never heard, or words of
         # the text are neither promised nor is there the silence in which every whole turn ends.
-        if turn.seconds + AGREEMENT_S < words_end_s or (speakable(locator.rest) and not ends_in_silence(tail)):
+        if turn.seconds + AGREEMENT_S < words_end_s or (speakable(locator.rest) and not ends_in_silence(tail, order.speed)):
             raise TurnFailed(SynthesisFailed("Edge's speech service ended the audio before the end of the text."), again=True)
 
 
