@@ -268,11 +268,12 @@ class NativeDialect:
             if request.scope.cancelled_caught:
                 self._outbox.discard(request)
                 reply = wire.Cancelled(request_id=request.id)
+            # Gone from here on, so that a cancel that comes now is told that it is too late.
+            del self._requests[request.id]
             try:
                 if reply is not None:
                     await self._outbox.put(wire.encode(reply), request)
             finally:
-                del self._requests[request.id]
                 self._session.request_ends()
 
     async def _speak(self, request: _Request) -> None:
