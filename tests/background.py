@@ -13,6 +13,7 @@ import msgspec
 import structlog.testing
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from tts_provider.engines.catalog import Entry
 from tts_provider.server.lifecycle import ServerAddress, serve
@@ -186,6 +187,8 @@ def scripted(*scripts: Script, raw: RawScript | None = None, tls: ssl.SSLContext
                 else:
                     await play(stream, scripts[min(number, len(scripts) - 1)])
             except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            except* LocalProtocolError:  # trio-websocket's reader, when a ping comes while it closes
                 pass
 
         async def play(stream: trio.abc.Stream, script: Script) -> None:
