@@ -1,7 +1,7 @@
 """Prints what splitting costs: µs per sentence, µs per token, and how both grow with the text.
 
-Run from the repository's root: ``python -m benchmarks.sentences``. Compare ratios of one run; absolute times depend on the
-machine and on what else it does.
+Run from the repository's root: ``python -m benchmarks.sentences``. Times are processor time; compare ratios of one
+run, since absolute times depend on the machine.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def feed(text: str, by_tokens: bool) -> int:
 
 
 def seconds(work: Callable[[], int]) -> tuple[float, int]:
-    """How long `work` takes, and what it returns."""
-    begun = time.perf_counter()
+    """Processor time that `work` takes, and what it returns."""
+    begun = time.process_time()
     result = work()
-    return time.perf_counter() - begun, result
+    return time.process_time() - begun, result
 
 
 def main(length: int = 1_000_000) -> None:

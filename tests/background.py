@@ -186,10 +186,8 @@ def scripted(*scripts: Script, raw: RawScript | None = None, tls: ssl.SSLContext
                     await raw(stream)
                 else:
                     await play(stream, scripts[min(number, len(scripts) - 1)])
-            except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            except* LocalProtocolError:  # trio-websocket's reader, when a ping comes while it closes
-                pass
+            except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError):
+                pass  # the last one is trio-websocket's reader, when something comes while it closes
 
         async def play(stream: trio.abc.Stream, script: Script) -> None:
             async with trio.open_nursery() as nursery:

@@ -54,6 +54,9 @@ class Settings:
     ping_timeout_s: float = _knob(20.0, "until a ping must be answered")
     idle_s: float = _knob(300.0, "a connection without a request for so long is closed")
     close_s: float = _knob(2.0, "for the closing handshake")
+    openai_voices: tuple[str, ...] = _knob(
+        (), "voices that OpenAI's names mean, as nova=1 or edge/nova=en-US-AriaNeural, separated by commas"
+    )
     drain_s: float = _knob(8.0, "for running requests to end after SIGTERM; docker stop waits 10 s")
 
     edge_endpoint: str = _knob("", "scheme, host and port that stand in for Microsoft's service (ws:// or wss://)")

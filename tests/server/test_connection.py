@@ -31,7 +31,7 @@ async def exchange(server: RunningServer, request: bytes) -> bytes:
 
 
 async def http(server: RunningServer, path: str, method: str = "GET") -> tuple[int, Any]:
-    answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    answer = await exchange(server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body) if body else None
 

@@ -55,6 +55,10 @@ def test_splits_without_sentencex_nearly_as_well() -> None:
         ),
         pytest.param("en", ["He said 'No. Never.' and left.", "I stayed."], id="sentences in single quotes"),
         pytest.param("en", ["He was late (really.)", "Next came Ann."], id="stop inside brackets"),
+        pytest.param("en", ["Take vitamin D.", "It helps J. Smith."], id="single letters"),
+        pytest.param("en", ["The iPhone 5.", "iPads cost more.", "v2 is out."], id="names that begin small"),
+        pytest.param("en", ["It is 5 °C.", "See https://a.example/b.", "Then go."], id="units and addresses"),
+        pytest.param("fr", ["Des poires, etc.", "Voilà l'av. Foch."], id="end of a list before a capital"),
         pytest.param("en", ["It's 6' 2\" tall.", "That isn't much."], id="inches and apostrophes are no quotes"),
     ],
 )

@@ -1,47 +1,111 @@
-"""The plain HTTP of the port: `/health`, `/ready` and 404."""
+"""What all HTTP answers of the port have in common: the form of an error, and how one is sent without an application."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import math
+from email.utils import formatdate
+from typing import Final
 
 import h11
+import msgspec
 import trio
+from starlette.responses import Response
 
-__all__ = ["respond"]
+from tts_provider.errors import TTSError
 
+__all__ = ["ErrorBody", "HttpError", "JSONResponse", "common_headers", "error_headers", "error_type", "linger", "send_error"]
 
-async def respond(stream: trio.abc.Stream, connection: h11.Connection, request: h11.Request, ready: Callable[[], bool]) -> None:
-    """Answer `request` on `connection` and leave closing to the caller. One request a connection."""
-    path = request.target.partition(b"?")[0]
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"connection", b"close")]
-    if path not in (b"/health", b"/ready"):
-        status, body = 404, {"status": "error", "message": "There is nothing here. This port speaks WebSocket; see /health."}
-    elif request.method not in (b"GET", b"HEAD"):
-        status, body = 405, {"status": "error", "message": "Only GET and HEAD are answered here."}
-        headers.append((b"allow", b"GET, HEAD"))
-    elif path == b"/ready" and not ready():
-        status, body = 503, {"status": "not ready"}
-    else:
-        status, body = 200, {"status": "ok"}
-    await send_response(stream, connection, status, headers, body, head_only=request.method == b"HEAD")
+LINGER_S: Final = 1.0
+"""Reading on after an early refusal. Closing a socket on unread bytes resets it, and the client may never see the answer."""
+LINGER_BYTES: Final = 16 * 2**20
 
 
-async def send_response(
+class HttpError(msgspec.Struct):
+    """What went wrong, in the form that OpenAI's clients read and other clients can."""
+
+    message: str
+    type: str
+    param: str | None = None
+    """The request's field at fault."""
+    code: str | None = None
+    """As in `tts_provider.errors`; None for errors of HTTP itself."""
+
+    @classmethod
+    def of(cls, error: TTSError) -> HttpError:
+        return cls(error.message, error_type(error.http_status), error.field, error.code)
+
+
+class ErrorBody(msgspec.Struct):
+    """The JSON body of every HTTP error."""
+
+    error: HttpError
+
+
+class JSONResponse(Response):
+    """A JSON body of anything that msgspec encodes."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return msgspec.json.encode(content)
+
+
+def error_type(status: int) -> str:
+    """The `type` that goes with an HTTP status."""
+    if status == 401:
+        return "authentication_error"
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def error_headers(error: TTSError) -> dict[str, str]:
+    """Headers that tell a client whether and when to try again; OpenAI's SDK obeys the first."""
+    headers = {"x-should-retry": "true" if error.retryable else "false"}
+    if error.retry_after_ms is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_ms / 1000))
+    return headers
+
+
+def common_headers() -> list[tuple[bytes, bytes]]:
+    """Headers of every response."""
+    return [(b"date", formatdate(usegmt=True).encode()), (b"server", b"tts-provider")]
+
+
+async def send_error(
     stream: trio.abc.Stream,
     connection: h11.Connection,
     status: int,
-    headers: list[tuple[bytes, bytes]],
-    body: dict[str, str],
+    message: str,
     *,
     head_only: bool = False,
+    retry_after_s: int | None = None,
 ) -> None:
-    """Send one whole JSON response; without its body when `head_only`."""
-    data = json.dumps(body).encode()
-    headers = [*headers, (b"content-length", str(len(data)).encode())]
-    parts = [
-        connection.send(h11.Response(status_code=status, headers=headers)),
-        connection.send(h11.Data(data=b"" if head_only else data)),
-        connection.send(h11.EndOfMessage()),
+    """Refuse a request that no application has answered, and read on for a moment so that the client sees why.
+
+    Afterwards the connection can only be closed. `head_only`: the request is a HEAD.
+    """
+    if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+        return
+    body = msgspec.json.encode(ErrorBody(HttpError(message, error_type(status))))
+    headers = [
+        *common_headers(),
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
     ]
-    await stream.send_all(b"".join(part for part in parts if part))
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
+    data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+    if not head_only:
+        data += connection.send(h11.Data(data=body)) or b""
+    await stream.send_all(data + (connection.send(h11.EndOfMessage()) or b""))
+    await linger(stream)
+
+
+async def linger(stream: trio.abc.Stream) -> None:
+    """Read and forget what the client still sends, for `LINGER_S` at most."""
+    with trio.move_on_after(LINGER_S):
+        left = LINGER_BYTES
+        while left > 0 and (data := await stream.receive_some(65_536)):
+            left -= len(data)

@@ -16,8 +16,13 @@ from tts_provider import __version__
 from tts_provider.engines.base import Engine
 from tts_provider.engines.catalog import Catalog, Entry
 from tts_provider.errors import TTSError
+from tts_provider.server.app import build_app
 from tts_provider.server.dialects.native import NativeDialect
+from tts_provider.server.dialects.native_answers import describe_server
+from tts_provider.server.dialects.openai import OpenAIDialect
+from tts_provider.server.http_bridge import HttpBridge
 from tts_provider.server.listener import BACKLOG, Connection, Listener
+from tts_provider.server.metrics import EngineReading, Reading
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import Sessions
 from tts_provider.settings import Settings
@@ -61,6 +66,40 @@ def engine_entries(settings: Settings) -> list[Entry]:
 
         return None if settings.espeak_library else availability()
 
+    def sesame() -> Engine:
+        from tts_provider.engines.sesame import SesameEngine
+
+        return SesameEngine(
+            model=settings.sesame_model,
+            dtype=settings.sesame_dtype,
+            temperature=settings.sesame_temperature,
+            top_k=settings.sesame_top_k,
+            slots=settings.sesame_slots,
+            voices=Path(settings.sesame_voices) if settings.sesame_voices else None,
+        )
+
+    def sesame_unavailable() -> str | None:
+        from tts_provider.engines.sesame import availability
+
+        return availability()
+
+    def zonos() -> Engine:
+        from tts_provider.engines.zonos import ZonosEngine
+
+        return ZonosEngine(
+            model=settings.zonos_model,
+            speaker_model=settings.zonos_speaker_model,
+            dac=settings.zonos_dac,
+            speakers=Path(settings.zonos_speakers) if settings.zonos_speakers else None,
+            dtype=settings.zonos_dtype,
+            slots=settings.zonos_slots,
+        )
+
+    def zonos_unavailable() -> str | None:
+        from tts_provider.engines.zonos import availability
+
+        return availability()
+
     return [
         Entry(
             name="edge",
@@ -79,16 +118,22 @@ def engine_entries(settings: Settings) -> list[Entry]:
             light=True,
             speakers={"0": "Male", "1": "Female", "2": "Another male", "3": "UK female"},
         ),
-        _coming("sesame", ("csm", "csm-1b"), 24_000),
-        _coming("zonos", (), 44_100),
+        Entry(
+            name="sesame",
+            aliases=("csm", "csm-1b"),
+            sample_rate=24_000,
+            create=sesame,
+            unavailable=sesame_unavailable,
+            speakers={"0": "Male", "1": "Female", "2": "Male", "3": "Female"},
+        ),
+        Entry(
+            name="zonos",
+            sample_rate=44_100,
+            create=zonos,
+            unavailable=zonos_unavailable,
+            speakers={str(number): f"Cloned from {number}.wav or speaker_{number}.wav" for number in range(4)},
+        ),
     ]
-
-
-def _coming(name: str, aliases: tuple[str, ...], sample_rate: int) -> Entry:
-    def create() -> Engine:
-        raise NotImplementedError(name)
-
-    return Entry(name, sample_rate, create, aliases, lambda: f"Engine '{name}' is not part of this release yet.")
 
 
 async def serve(
@@ -111,6 +156,7 @@ async def serve(
     Raises:
         OSError: the address cannot be listened on.
         UnknownModel: the default engine, or one to preload, does not exist.
+        SettingsError: ``openai_voices`` makes no sense.
     """
     catalog = Catalog(
         engine_entries(settings) if entries is None else entries,
@@ -125,7 +171,14 @@ async def serve(
     async def session(connection: Connection) -> None:
         await sessions.serve(connection, lambda session: NativeDialect(service, session).run())
 
-    listener = Listener(settings, session, ready=lambda: preloaded.is_set() and not service.draining)
+    app = build_app(
+        OpenAIDialect(service).routes(),
+        metrics=service.metrics,
+        ready=lambda: preloaded.is_set() and not service.draining,
+        describe=lambda: describe_server(service),
+    )
+    listener = Listener(settings, session, HttpBridge(app, max_body_bytes=settings.max_message_bytes))
+    service.metrics.read_with(lambda: _reading(listener, catalog))
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
         if own_process:
@@ -137,15 +190,27 @@ async def serve(
         _warn_if_open(settings)
         log.info("server.listening", host=address.host, port=address.port, version=__version__)
         nursery.start_soon(_preload, catalog, preload, preloaded)
+        nursery.start_soon(service.metrics.watch_loop)
         task_status.started(address)
         async with trio.open_nursery() as connections:
             with accepting:
                 await listener.run(sockets, connections)
             service.draining = True
             log.info("server.draining", requests=service.active, connections=listener.connections)
-            await sessions.drain(settings.drain_s)
+            connections.start_soon(sessions.drain, settings.drain_s)
+            connections.start_soon(listener.drain, settings.drain_s)
         log.info("server.stopped")
         nursery.cancel_scope.cancel(reason="stopped")
+
+
+def _reading(listener: Listener, catalog: Catalog) -> Reading:
+    """What the metrics read when somebody asks for them."""
+    engines = []
+    for entry in catalog.entries:
+        engine = catalog.loaded(entry.name)
+        slots = engine.capabilities.slots if engine is not None else None
+        engines.append(EngineReading(entry.name, catalog.state(entry.name).value, slots))
+    return Reading(listener.connections, listener.turned_away, listener.faults, tuple(engines))
 
 
 async def _obey_signals(

@@ -16,7 +16,8 @@ import h11
 import structlog
 import trio
 
-from tts_provider.server import http
+from tts_provider.server.http import send_error
+from tts_provider.server.http_bridge import HttpBridge
 from tts_provider.server.streams import GuardedStream
 from tts_provider.server.websocket import Closed
 from tts_provider.settings import Settings
@@ -27,6 +28,8 @@ MAX_HEAD_BYTES: Final = 16_384
 BACKLOG: Final = 1_024
 """Connections that the kernel holds until they are accepted."""
 READ_BYTES: Final = 8_192
+KEEP_ALIVE_S: Final = 30.0
+"""Until the next request on a connection: browsers and SDKs come back within seconds, proxies keep 60 s at most."""
 
 log = structlog.get_logger(__name__)
 
@@ -42,24 +45,22 @@ class Connection:
 
 
 @dataclass(slots=True)
-class _Head:
-    connection: h11.Connection
-    request: h11.Request
-
-
-@dataclass(slots=True)
 class Listener:
     """Accepts connections and hands the WebSocket ones to `session`."""
 
     settings: Settings
     session: Callable[[Connection], Awaitable[None]]
     """Serves one WebSocket connection until it ends. It may raise anything."""
-    ready: Callable[[], bool]
-    """Whether the server can take work."""
+    http: HttpBridge
+    """Answers everything else."""
     connections: int = 0
     """Open now."""
     faults: int = 0
     """Connections that ended in an error of ours."""
+    turned_away: int = 0
+    """Connections refused because there were too many."""
+    _waiting: set[trio.CancelScope] = field(default_factory=set)
+    """Round the waits for the first byte of a request."""
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def run(self, listeners: list[trio.SocketListener], handler_nursery: trio.Nursery) -> None:
@@ -83,51 +84,67 @@ class Listener:
             await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: GuardedStream) -> None:
-        head: _Head | None = None
-        with trio.move_on_after(self.settings.handshake_s):
-            head = await self._read_head(stream)
-        if head is None:
-            return
-        if self.connections > self.settings.max_connections:
-            headers = [(b"retry-after", b"1"), (b"connection", b"close")]
-            await self._refuse(stream, head.connection, 503, "Too many connections.", headers)
-        elif _asks_for_websocket(head.request):
-            stream.give_back(_rebuild(head.request) + head.connection.trailing_data[0])
-            await self.session(Connection(stream, head.request.target.decode("ascii"), list(head.request.headers)))
-        else:
-            with trio.move_on_after(self.settings.send_stall_s):
-                await http.respond(stream, head.connection, head.request, self.ready)
-
-    async def _read_head(self, stream: GuardedStream) -> _Head | None:
-        """The first request's head, or None if the client left or sent something else, which was answered then."""
+        """Answer one request after the other, until one asks for a WebSocket."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        request = await self._next_request(stream, connection, self.settings.handshake_s)
+        if request is not None and self.connections > self.settings.max_connections:
+            self.turned_away += 1
+            head_only = request.method == b"HEAD"
+            await send_error(stream, connection, 503, "Too many connections.", head_only=head_only, retry_after_s=1)
+            return
+        while request is not None:
+            if _asks_for_websocket(request):
+                stream.give_back(_rebuild(request) + connection.trailing_data[0])
+                await self.session(Connection(stream, request.target.decode("ascii"), list(request.headers)))
+                return
+            if not await self.http.answer(stream, connection, request):
+                return
+            request = await self._next_request(stream, connection, KEEP_ALIVE_S)
+
+    async def _next_request(self, stream: GuardedStream, connection: h11.Connection, idle_s: float) -> h11.Request | None:
+        """The next request's head, or None if none came in time or it was no good, which was answered then.
+
+        Args:
+            idle_s: for its first byte; the whole head then has `handshake_s`.
+        """
+        if not connection.trailing_data[0]:
+            if self.http.draining:
+                return None
+            with trio.move_on_after(idle_s) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    connection.receive_data(bytes(await stream.receive_some(READ_BYTES)))
+                finally:
+                    self._waiting.discard(waiting)
+            if waiting.cancelled_caught:
+                return None
+        with trio.move_on_after(self.settings.handshake_s):
+            return await self._read_head(stream, connection)
+        return None
+
+    async def _read_head(self, stream: GuardedStream, connection: h11.Connection) -> h11.Request | None:
         while True:
             try:
                 event = connection.next_event()
             except h11.RemoteProtocolError as error:
-                await self._refuse(stream, connection, error.error_status_hint, "This is no HTTP request.")
+                await send_error(stream, connection, error.error_status_hint, "This is no HTTP request.")
                 return None
             if event is h11.NEED_DATA:
                 connection.receive_data(bytes(await stream.receive_some(READ_BYTES)))
             elif isinstance(event, h11.Request):
                 if _is_ascii(event):
-                    return _Head(connection, event)
-                await self._refuse(stream, connection, 400, "Headers must be ASCII.")
+                    return event
+                await send_error(stream, connection, 400, "Headers must be ASCII.", head_only=event.method == b"HEAD")
                 return None
             else:
                 return None
 
-    async def _refuse(
-        self,
-        stream: GuardedStream,
-        connection: h11.Connection,
-        status: int,
-        message: str,
-        headers: list[tuple[bytes, bytes]] | None = None,
-    ) -> None:
-        if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            body = {"status": "error", "message": message}
-            await http.send_response(stream, connection, status, headers or [(b"connection", b"close")], body)
+    async def drain(self, grace_s: float) -> None:
+        """Close connections that wait for a request, and give HTTP responses `grace_s` to end."""
+        self.http.draining = True
+        for waiting in self._waiting:
+            waiting.cancel(reason="the server is going away")
+        await self.http.drain(grace_s)
 
 
 def _is_ascii(request: h11.Request) -> bool:

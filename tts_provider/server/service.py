@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
+import trio
+
 from tts_provider.engines.base import Engine, SpeechOptions, VoiceRequest
-from tts_provider.engines.catalog import Catalog, LoadReport
+from tts_provider.engines.catalog import Catalog, Entry, LoadReport
 from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
 from tts_provider.messages import SpeechParameters
+from tts_provider.server.metrics import MeasuredUtterance, Metrics
 from tts_provider.settings import Settings
 from tts_provider.streaming.containers import check_format
 from tts_provider.streaming.text import TextSource, is_speakable
@@ -35,6 +38,7 @@ class SpeechService:
         """Whether the server is going away and takes no new request."""
         self.active = 0
         """Requests being spoken."""
+        self.metrics = Metrics()
 
     @property
     def limits(self) -> dict[str, int | float]:
@@ -61,15 +65,18 @@ class SpeechService:
         """
         source = TextSource(self.settings.max_text_chars)
         if text is not None:
-            if len(text) > self.settings.max_text_chars:
-                raise TextTooLong(
-                    f"The text is too long: {len(text)} characters, at most {self.settings.max_text_chars}.", field="text"
-                )
-            if not is_speakable(text):
-                raise EmptyText("Text cannot be empty", field="text")
+            with self.metrics.errors():
+                self._check(text)
             source.append(text)
             source.end()
         return source
+
+    def _check(self, text: str) -> None:
+        limit = self.settings.max_text_chars
+        if len(text) > limit:
+            raise TextTooLong(f"The text is too long: {len(text)} characters, at most {limit}.", field="text")
+        if not is_speakable(text):
+            raise EmptyText("Text cannot be empty", field="text")
 
     @asynccontextmanager
     async def utterance(
@@ -86,6 +93,28 @@ class SpeechService:
         Raises:
             TTSError: the request cannot be spoken; nothing was begun.
         """
+        received_at = trio.current_time()
+        with self.metrics.errors():
+            entry = self._admit(parameters, format)
+            self.active += 1
+            try:
+                with self.metrics.request(entry.name, received_at) as meter:
+                    async with self.catalog.use(entry.name, on_load) as engine:
+                        choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                        extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
+                        warnings = [*choice.warnings, *_warnings(parameters, engine)]
+                        yield MeasuredUtterance(
+                            meter,
+                            engine,
+                            replace(choice, warnings=tuple(warnings)),
+                            SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
+                            Output(format, parameters.sample_rate, tap),
+                            text,
+                        )
+            finally:
+                self.active -= 1
+
+    def _admit(self, parameters: SpeechParameters, format: str) -> Entry:
         if self.draining:
             raise Draining("The server is going away and takes no new requests.")
         entry = self.catalog.find(parameters.model)
@@ -94,21 +123,7 @@ class SpeechService:
                 f"'sample_rate' must be from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, such as 24000.", field="sample_rate"
             )
         check_format(format, parameters.sample_rate)
-        self.active += 1
-        try:
-            async with self.catalog.use(entry.name, on_load) as engine:
-                choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
-                extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
-                warnings = [*choice.warnings, *_warnings(parameters, engine)]
-                yield Utterance(
-                    engine,
-                    replace(choice, warnings=tuple(warnings)),
-                    SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
-                    Output(format, parameters.sample_rate, tap),
-                    text,
-                )
-        finally:
-            self.active -= 1
+        return entry
 
 
 def _warnings(parameters: SpeechParameters, engine: Engine) -> list[str]:

@@ -13,6 +13,8 @@ __all__ = ["MAX_MESSAGE_BYTES", "BrokenFrames", "FrameSplitter"]
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 """Of one message; the largest that were seen have some kilobytes."""
+MAX_FRAGMENTS: Final = 4096
+"""Of one message, for they may be empty."""
 
 _FINAL: Final = 0x80
 _MASKED: Final = 0x80
@@ -93,8 +95,8 @@ class FrameSplitter:
         elif self._parts_kind == 0 or kind != _CONTINUATION:
             raise BrokenFrames("frames out of order, or of an unknown kind")
         self._parts.append(payload)
-        self._parts_size += len(payload) + 1  # the 1 bounds the number of empty frames too
-        if self._parts_size > MAX_MESSAGE_BYTES + 1:
+        self._parts_size += len(payload)
+        if self._parts_size > MAX_MESSAGE_BYTES or len(self._parts) > MAX_FRAGMENTS:
             raise BrokenFrames("a message that is too long")
         if first & _FINAL:
             message = b"".join(self._parts)

@@ -18,9 +18,10 @@ from tts_provider.engines.edge.marks import WordLocator
 from tts_provider.engines.edge.mp3 import SAMPLE_RATE, TAIL_BYTES, DecodingError, Mp3Decoder, ends_in_silence
 from tts_provider.engines.edge.protocol import ProtocolError, TurnReader
 from tts_provider.engines.edge.slots import TurnSlots
+from tts_provider.engines.edge.tap import Goodbye, Lost
 from tts_provider.engines.edge.text import speakable
 from tts_provider.engines.edge.turn import Turn
-from tts_provider.engines.edge.wire import Connection, Goodbye, Lost
+from tts_provider.engines.edge.wire import Connection
 from tts_provider.errors import NoAudio, Overloaded, SynthesisFailed, SynthesisTimeout, TTSError
 
 __all__ = ["Order", "TurnMaker"]
@@ -152,8 +153,8 @@ class TurnMaker:
         tail = b""
         ended = False
         try:
-            await connection.send(service.config_message())
-            await connection.send(service.speech_message(order.voice, order.speed, service.escaped(order.text)))
+            speech = service.speech_message(order.voice, order.speed, service.escaped(order.text))
+            await connection.send(service.config_message(), speech)
             while not ended:
                 progress = reader.read(await connection.receive())
                 marks = [mark for mark in map(locator.locate, progress.boundaries) if mark is not None]
@@ -181,7 +182,7 @@ class TurnMaker:
             raise TurnFailed(NoAudio("Edge's speech service sent no audio for this text."), again=True)
         # The service can end a turn early as if that were its end. Then words are promised that were never heard, or words of
         # the text are neither promised nor is there the silence in which every whole turn ends.
-        if turn.seconds + AGREEMENT_S < words_end_s or (speakable(locator.rest) and not ends_in_silence(tail)):
+        if turn.seconds + AGREEMENT_S < words_end_s or (speakable(locator.rest) and not ends_in_silence(tail, order.speed)):
             raise TurnFailed(SynthesisFailed("Edge's speech service ended the audio before the end of the text."), again=True)
 
 
