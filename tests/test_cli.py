@@ -117,10 +117,14 @@ def test_say_without_an_output_writes_a_file_and_says_which(
 def test_say_reads_a_file_and_standard_input(at: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text"
     text.write_text("Grüße. Und noch einer.", encoding="utf-8")
+    marked = tmp_path / "marked"
+    marked.write_text("Grüße. Und noch einer.", encoding="utf-8-sig")
+    assert main(["say", "--file", str(marked), "-o", str(tmp_path / "c.pcm"), *at]) == 0
     assert main(["say", "--file", str(text), "-o", str(tmp_path / "a.pcm"), *at]) == 0
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.read_bytes())))
     assert main(["say", "-", "-o", str(tmp_path / "b.pcm"), *at]) == 0
-    assert (tmp_path / "a.pcm").read_bytes() == (tmp_path / "b.pcm").read_bytes() != b""
+    assert (tmp_path / "a.pcm").read_bytes() == (tmp_path / "b.pcm").read_bytes()
+    assert (tmp_path / "a.pcm").read_bytes() == (tmp_path / "c.pcm").read_bytes() != b""
 
 
 def test_say_plays(at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +259,12 @@ def test_a_fault_of_our_own_is_a_sentence_too(
     monkeypatch.setattr("tts_provider.cli._info", fault)
     assert main(["info", *at]) == 1
     assert capsys.readouterr().err == "tts-provider: Internal error: ZeroDivisionError: what nobody thought of\n"
+
+
+def test_a_missing_package_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "tts_provider.client", None)
+    assert main(["info"]) == 1
+    assert "The installation is not complete" in capsys.readouterr().err
 
 
 def test_the_configuration_comes_from_flags_variables_and_a_file(

@@ -169,7 +169,7 @@ def _say(args: argparse.Namespace) -> int:
 def _text(args: argparse.Namespace) -> str:
     if args.file is not None:
         file: Path = args.file
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     if args.text == "-":
         return sys.stdin.buffer.read().decode("utf-8")
     return str(args.text)
@@ -349,13 +349,15 @@ def _leaves(error: BaseException) -> Iterable[BaseException]:
 
 
 def _sentence(error: BaseException) -> str:
+    error = next(iter(_leaves(error)))
+    if isinstance(error, ImportError):
+        return f"The installation is not complete ({error}); install the package again."
     import trio
 
     from tts_provider.client import TTSClientError
     from tts_provider.errors import TTSError
     from tts_provider.playback import PlaybackError
 
-    error = next(iter(_leaves(error)))
     match error:
         case SettingsError() | TTSClientError() | TTSError() | PlaybackError():
             return str(error)

@@ -81,9 +81,11 @@ def test_generate_speech_asks_for_what_it_was_given(run: Run, tmp_path: Path) ->
     }
 
 
-@pytest.mark.parametrize("messages", [1, 5], ids=["one message", "many messages"])
-def test_a_server_that_cannot_stream_sends_its_wav_in_any_number_of_messages(run: Run, tmp_path: Path, messages: int) -> None:
-    wav = wav_header(24_000, 3_000_000) + bytes(3_000_000)
+@pytest.mark.parametrize(("length", "messages"), [(3_000_000, 1), (20_000_000, 25)], ids=["one message", "many messages"])
+def test_a_server_that_cannot_stream_sends_its_wav_in_any_number_of_messages(
+    run: Run, tmp_path: Path, length: int, messages: int
+) -> None:
+    wav = wav_header(24_000, length) + bytes(length)
     path = tmp_path / "speech.wav"
 
     async def main() -> bool:

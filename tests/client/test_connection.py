@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
+import struct
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -177,8 +178,8 @@ def test_the_next_request_finds_a_new_connection_when_the_idle_one_was_closed(
         assert server.connections == 4
 
 
-@pytest.mark.parametrize("partial", [False, True], ids=["before the reply", "in the middle of it"])
-def test_a_request_is_not_repeated_once_an_answer_began(run: Run, partial: bool) -> None:
+@pytest.mark.parametrize("replies", [0, 1, 2], ids=["before any reply", "after the first", "in the middle of the audio"])
+def test_a_request_is_repeated_only_before_its_first_reply(run: Run, replies: int) -> None:
     async def main() -> bytes:
         async with client_of(server) as client:
             await client.speak("First.")
@@ -187,18 +188,20 @@ def test_a_request_is_not_repeated_once_an_answer_began(run: Run, partial: bool)
     async def first_connection(peer: Peer) -> None:
         await peer.stream_audio(BLOCK)
         request = await peer.request()
-        if partial:
+        if replies > 0:
+            await peer.say("queued", message="Loading", queue_position=1)
+        if replies > 1:
             await peer.start(request)
             await peer.send(BLOCK)
         await peer.drop()
 
     with scripted(first_connection, stream_two_blocks) as server:
-        if partial:
+        if replies:
             with pytest.raises(ConnectionLost):
                 run(main)
         else:
             assert run(main)[44:] == BLOCK + BLOCK
-        assert server.connections == (1 if partial else 2)
+        assert server.connections == (1 if replies else 2)
 
 
 def test_a_request_is_tried_twice_at_most(run: Run) -> None:
@@ -382,6 +385,23 @@ def test_a_server_that_makes_progress_may_take_longer_than_the_timeout(run: Run)
         assert run(main)[44:] == 5 * BLOCK
 
 
+def test_a_long_message_may_take_longer_than_the_timeout(run: Run) -> None:
+    async def main() -> bytes:
+        async with client_of(server, 3 * SHORT_S) as client:
+            return await client.speak("Hello.")
+
+    async def dribble(peer: Peer) -> None:
+        request_id = await peer.start(await peer.request())
+        await peer.stream.send_all(b"\x82\x7e" + struct.pack(">H", 5000))  # the head of one binary message
+        for _ in range(5):
+            await trio.sleep(SHORT_S)
+            await peer.stream.send_all(bytes(1000))
+        await peer.end(request_id, 5000)
+
+    with scripted(dribble) as server:
+        assert run(main)[44:] == bytes(5000)
+
+
 def test_a_server_that_takes_nothing_is_a_timeout(run: Run) -> None:
     async def main() -> None:
         async with client_of(server, 3 * SHORT_S) as client:
@@ -401,7 +421,8 @@ def test_a_server_that_takes_nothing_is_a_timeout(run: Run) -> None:
         run(main)
 
 
-def test_a_cancelled_request_leaves_a_client_that_works(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_cancelled_request_leaves_a_client_that_works(run: Run, tmp_path: Path, begun: bool) -> None:
     async def main() -> None:
         async with client_of(server) as client:
             with anyio.move_on_after(SHORT_S) as scope:
@@ -411,13 +432,16 @@ def test_a_cancelled_request_leaves_a_client_that_works(run: Run, tmp_path: Path
             assert await client.generate_speech("Hello.", tmp_path / "speech.wav")
 
     async def hang(peer: Peer) -> None:
-        await peer.start(await peer.request())
-        await peer.send(BLOCK)
+        request = await peer.request()
+        if begun:
+            await peer.start(request)
+            await peer.send(BLOCK)
         await peer.request()
 
     with scripted(hang, stream_two_blocks) as server:
         run(main)
         assert server.commands() == ["speak", "speak"]
+        assert server.connections == 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["speech.wav"]
 
 

@@ -107,11 +107,11 @@ def test_an_idle_connection_that_the_server_closed_is_replaced(run: Run) -> None
         async with TTSClient("127.0.0.1", port) as client:
             for _ in range(2):
                 assert await client.speak("Hello.")
-                await anyio.sleep(0.4)
+                await anyio.sleep(0.8)
             async with client.speak_text_stream(tokens("Hello.")) as speech:
                 assert await audio_of(speech)
 
-    with speech_server(entry(FakeEngine()), idle_s=0.1, close_s=0.1) as port:
+    with speech_server(entry(FakeEngine()), idle_s=0.5, close_s=0.1) as port:
         run(main)
 
 

@@ -140,7 +140,8 @@ def test_leaving_a_stream_cancels_it_and_keeps_the_connection(run: Run) -> None:
         assert server.connections == 1
 
 
-def test_a_cancel_that_comes_too_late_keeps_the_connection(run: Run) -> None:
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_cancel_that_comes_too_late_keeps_the_connection(run: Run, failed: bool) -> None:
     async def main() -> None:
         async with client_of(server) as client:
             async with client.stream("Hello.") as speech:
@@ -148,7 +149,9 @@ def test_a_cancel_that_comes_too_late_keeps_the_connection(run: Run) -> None:
             assert (await client.speak("Hello."))[44:] == BLOCK
 
     async def end_before_the_cancel(peer: Peer) -> None:
-        await peer.stream_audio(BLOCK)
+        request_id = await peer.start(await peer.request())
+        await peer.send(BLOCK)
+        await (peer.fail() if failed else peer.end(request_id, len(BLOCK)))
         assert (await peer.request())["command"] == "cancel"
         await peer.fail("invalid_request", "There is no such request.", field="request_id")
         await peer.stream_audio(BLOCK)
@@ -258,9 +261,13 @@ def test_a_writer_may_think_for_longer_than_the_timeout(run: Run) -> None:
 
 def test_silence_after_the_end_of_the_text_is_a_timeout(run: Run) -> None:
     async def main() -> None:
+        async def source() -> AsyncIterator[str]:
+            await anyio.sleep(SHORT_S)
+            yield "One."
+
         async with client_of(server, 2 * SHORT_S) as client:
             with pytest.raises(ServerTimeout):
-                async with client.speak_text_stream(tokens("One.")) as speech:
+                async with client.speak_text_stream(source()) as speech:
                     await audio_of(speech)
 
     async def stall(peer: Peer) -> None:
