@@ -8,7 +8,7 @@ import trio.testing
 
 from tests.edge_service import speak
 from tts_provider.engines.base import WordMark
-from tts_provider.engines.edge.turn import MAX_TURN_BYTES, Turn
+from tts_provider.engines.edge.turn import MAX_TURN_BYTES, Piece, Turn
 from tts_provider.errors import SynthesisFailed
 
 MP3 = speak("Some words to be said.").mp3
@@ -33,7 +33,7 @@ async def test_no_more_is_taken_than_was_asked_for() -> None:
     turn = Turn()
     turn.put(MP3, [])
     turn.complete()
-    pieces = []
+    pieces: list[Piece] = []
     while not pieces or not pieces[-1].last:
         pieces.append(await turn.take(0.0, 0.5))
     assert b"".join(piece.mp3 for piece in pieces) == MP3
@@ -100,6 +100,7 @@ def test_what_is_no_mp3_is_refused() -> None:
 
 def test_there_is_a_bound() -> None:
     turn = Turn()
+    for _ in range(MAX_TURN_BYTES // len(MP3)):
+        turn.put(MP3, [])
     with pytest.raises(SynthesisFailed, match="without an end"):
-        for _ in range(MAX_TURN_BYTES // len(MP3) + 1):
-            turn.put(MP3, [])
+        turn.put(MP3, [])
