@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from functools import cache, partial
+from functools import cache
 from itertools import count
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -86,7 +86,6 @@ class EdgeServer:
         self.plan = plan
         self.journal = journal
         self._scripts: OrderedDict[tuple[str, float, float, Config, int], TurnScript] = OrderedDict()
-        self._speeches: OrderedDict[tuple[str, float, float], Speech] = OrderedDict()
         self._encoders = asyncio.Semaphore(ENCODERS)
         self._numbers = count(1)
 
@@ -120,18 +119,10 @@ class EdgeServer:
         return script
 
     async def _speech(self, text: str, rate: float) -> Speech:
-        key = (text, rate, self.settings.character_s)
-        if key not in self._speeches:
-            async with self._encoders:
-                if key not in self._speeches:
-                    speech = await asyncio.get_running_loop().run_in_executor(None, partial(speak, *key))
-                    limit = int(self.settings.max_audio_s * BIT_RATE / 8)
-                    if len(speech.mp3) > limit:
-                        speech = Speech(speech.mp3[:limit], speech.words, speech.sentences)
-                    self._speeches[key] = speech
-                    if len(self._speeches) > CACHED_TURNS:
-                        self._speeches.popitem(last=False)
-        return self._speeches[key]
+        async with self._encoders:
+            speech = await asyncio.to_thread(speak, text, rate, self.settings.character_s)
+        limit = int(self.settings.max_audio_s * BIT_RATE / 8)
+        return Speech(speech.mp3[:limit], speech.words, speech.sentences) if len(speech.mp3) > limit else speech
 
     # ------------------------------------------------------------------------------------------- HTTP
 
@@ -192,7 +183,7 @@ class EdgeServer:
         wanted = await request.json()
         for text in wanted["texts"]:
             await self._speech(text, wanted.get("rate", 1.0))
-        return web.json_response({"speeches": len(self._speeches)})
+        return web.json_response({"speeches": len(wanted["texts"])})
 
     async def _reset(self, request: web.Request) -> web.Response:
         self.plan.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import av
@@ -93,10 +94,12 @@ def tone_of(sentence: str) -> float:
     return 300.0 + 50.0 * (zlib.crc32(words.encode()) % 40)
 
 
+@lru_cache(maxsize=1024)
 def speak(text: str, rate: float = 1.0, character_s: float = CHARACTER_S) -> Speech:
     """Say `text`, `rate` times as fast as usual; a text without any word gives no audio at all.
 
-    LAME takes about 10 ms for a second of audio, so a long text that is only to be sent should have short characters.
+    LAME takes about 10 ms for a second of audio, so what was said is kept, and a long text that is only to be sent should have
+    short characters.
     """
     words: list[Boundary] = []
     sentences: list[Boundary] = []

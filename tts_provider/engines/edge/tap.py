@@ -112,6 +112,7 @@ class Tap(trio.abc.Stream):
             if self._splitter is None:
                 self._answer_bytes += len(data)
                 if self._answer_bytes > MAX_ANSWER_BYTES:
+                    self.end(Lost())
                     raise trio.BrokenResourceError("the answer to the handshake does not end")
                 return bytes(data)
             try:
@@ -119,10 +120,11 @@ class Tap(trio.abc.Stream):
             except BrokenFrames as error:
                 self.end(error)
                 raise trio.BrokenResourceError("no WebSocket frames") from error
-            if messages and self._wanted:
-                self._messages += messages
+            if self._wanted:
                 self._unread += len(data)
-                self._notify()
+                if messages:
+                    self._messages += messages
+                    self._notify()
             if self._splitter.close_code is not None:
                 self.end(Goodbye(self._splitter.close_code))
             if control:
