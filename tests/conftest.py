@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
@@ -99,6 +100,17 @@ class RunningServer:
             with trio.move_on_after(5):
                 await websocket.aclose()
             nursery.cancel_scope.cancel()
+
+
+# Quick to write and without the variables of the code: rich, where it is installed, takes a second for each traceback.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+    ]
+)
 
 
 StartServer = Callable[..., Awaitable[RunningServer]]

@@ -31,5 +31,7 @@ def configure_logging(level: str, format: str) -> None:
 
 def _renderers(as_text: bool) -> list[structlog.types.Processor]:
     if as_text:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Where rich is installed, structlog would take it: a second for each traceback, with everybody's variables in it.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -368,8 +368,6 @@ async def test_bad_options_open_no_session(files: Path) -> None:
     engine = build(files)
     async with running(engine):
         with pytest.raises(InvalidRequest):
-            await say(engine, "Hi.", Heard(), pitch=3)
-        with pytest.raises(InvalidRequest):
             await say(engine, "Hi.", Heard(), fmax=-1)
 
 
