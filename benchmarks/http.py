@@ -187,7 +187,7 @@ def health(streams: int) -> None:
             quiet, busy = trio.run(measure, port, format)
         p99 = [statistics.quantiles(values, n=100)[98] for values in (quiet, busy)]
         print(
-            f"/health with {streams} streams of {format}: p50 {statistics.median(busy):.1f} ms, p99 {p99[1]:.1f} ms (under 50); "
+            f"/health with {streams} streams of {format}: p50 {statistics.median(busy):.1f} ms, p99 {p99[1]:.1f} ms (< 50), "
             f"with none p50 {statistics.median(quiet):.1f} ms, p99 {p99[0]:.1f} ms"
         )
 
@@ -229,9 +229,7 @@ def first_bytes() -> None:
     """How soon after the engine's first sound MP3 comes, for engines of several speeds."""
     for speed in (1, 2, 4, 50):
         mp3, pcm = trio.run(delay_of, "mp3", speed), trio.run(delay_of, "pcm", speed)
-        print(
-            f"first byte after the first sound, engine {speed} x real time: mp3 {mp3:.0f} ms (at most 60), pcm {pcm:.0f} ms"
-        )
+        print(f"first byte after the first sound, engine {speed} x real time: mp3 {mp3:.0f} ms (at most 60), pcm {pcm:.0f} ms")
 
 
 def main() -> None:
