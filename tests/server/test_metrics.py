@@ -153,6 +153,19 @@ async def test_an_engine_slower_than_speech_leads_to_underruns(start_server: Sta
     assert found["tts_underruns_total{engine=quick}"] == 0
 
 
+def test_a_client_that_is_slow_is_no_underrun() -> None:
+    """It takes five seconds for the first tenth; what counts is what it then waits for the engine."""
+    metrics = Metrics()
+    with metrics.request("a", 0.0) as meter:
+        meter.audio_made(1.0)
+        meter.audio_taken(4800, 0.1, waited_s=5.0)
+        meter.audio_made(6.05)
+        meter.audio_taken(4800, 0.2, waited_s=0.0)
+        assert parse(metrics.exposition().decode())["tts_underruns_total{engine=a}"] == 0
+        meter.audio_made(6.25)
+    assert parse(metrics.exposition().decode())["tts_underruns_total{engine=a}"] == 1
+
+
 async def test_connections_over_the_limit_are_counted(start_server: StartServer) -> None:
     server = await start_server(FakeEngine(), max_connections=1)
     async with http(server) as client:
