@@ -125,7 +125,7 @@ async def stream_forever(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     while True:
         await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
-        await trio.sleep(0.01)
+        await trio.sleep(0.5)
 
 
 # --- Requests and responses ---
