@@ -52,9 +52,10 @@ def stats(endpoint: str) -> dict[str, int]:
 def edge_tts_alone(endpoint: str, clients: int, text: str) -> list[Heard]:
     """`clients` texts at once with the unmodified package."""
     import edge_tts.communicate as package
+    from edge_tts.constants import WSS_URL
 
-    path = package.WSS_URL.split("/", 3)[3]
-    package.WSS_URL = f"{endpoint}/{path}"
+    # The package takes no endpoint; its module's constant is what it reads.
+    vars(package)["WSS_URL"] = f"{endpoint}/{WSS_URL.split('/', 3)[3]}"
 
     async def one() -> Heard:
         begun = time.perf_counter()

@@ -187,8 +187,8 @@ def health(streams: int) -> None:
             quiet, busy = trio.run(measure, port, format)
         p99 = [statistics.quantiles(values, n=100)[98] for values in (quiet, busy)]
         print(
-            f"/health with {streams} streams of {format}: p50 {statistics.median(busy):.1f} ms, p99 {p99[1]:.1f} ms (< 50), "
-            f"with none p50 {statistics.median(quiet):.1f} ms, p99 {p99[0]:.1f} ms"
+            f"/health with {streams} streams of {format}: p50 {statistics.median(busy):.1f} ms, p99 {p99[1]:.1f} ms "
+            f"(under 50); with none p50 {statistics.median(quiet):.1f} ms, p99 {p99[0]:.1f} ms"
         )
 
 

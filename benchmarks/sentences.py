@@ -1,7 +1,7 @@
 """Prints what splitting costs: µs per sentence, µs per token, and how both grow with the text.
 
-Run from the repository's root: ``python -m benchmarks.sentences``. Compare ratios of one run; absolute times depend on the
-machine and on what else it does.
+Run from the repository's root: ``python -m benchmarks.sentences``. Times are processor time; compare ratios of one
+run, since absolute times depend on the machine.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def feed(text: str, by_tokens: bool) -> int:
 
 
 def seconds(work: Callable[[], int]) -> tuple[float, int]:
-    """How long `work` takes, and what it returns."""
-    begun = time.perf_counter()
+    """Processor time that `work` takes, and what it returns."""
+    begun = time.process_time()
     result = work()
-    return time.perf_counter() - begun, result
+    return time.process_time() - begun, result
 
 
 def main(length: int = 1_000_000) -> None:
@@ -68,7 +68,8 @@ def main(length: int = 1_000_000) -> None:
         short_tokens_s, _ = seconds(lambda quarter=quarter: feed(quarter, True))  # type: ignore[misc]
         tokens_s, _ = seconds(lambda text=text: feed(text, True))  # type: ignore[misc]
         print(
-            f"{name:20} {split_s:8.2f}s {whole_s:8.2f}s {whole_s / short_s:5.1f} {tokens_s:9.2f}s {tokens_s / short_tokens_s:5.1f}"
+            f"{name:20} {split_s:8.2f}s {whole_s:8.2f}s {whole_s / short_s:5.1f}"
+            f" {tokens_s:9.2f}s {tokens_s / short_tokens_s:5.1f}"
             f" {whole_s / pieces * 1e6:9.1f} {tokens_s / (length / TOKEN) * 1e6:9.1f}"
         )
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
+import structlog.testing
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
+
+from tts_provider.engines.catalog import Entry
+from tts_provider.server.lifecycle import ServerAddress, serve
+from tts_provider.settings import Settings
 
 Json = dict[str, Any]
 
@@ -64,12 +71,28 @@ def in_thread(main: Main) -> Iterator[int]:
         raise errors[0]
 
 
+@contextmanager
+def speech_server(*entries: Entry, **settings: Any) -> Iterator[int]:
+    """The real server with these engines, the first of them the default; its port. What it logs is not shown."""
+
+    async def main(*, task_status: trio.TaskStatus[int]) -> None:
+        class Started:
+            def started(self, address: ServerAddress) -> None:
+                task_status.started(address.port)
+
+        chosen = Settings(port=0, default_model=entries[0].name, **settings)
+        await serve(chosen, entries=entries, own_process=False, task_status=Started())  # type: ignore[arg-type]
+
+    with structlog.testing.capture_logs(), in_thread(main) as port:
+        yield port
+
+
 @dataclass
 class Peer:
     """The server's end of one connection, as a script sees it."""
 
     websocket: WebSocketConnection
-    stream: trio.SocketStream
+    stream: trio.abc.Stream
     log: list[Json]
 
     async def request(self) -> Json:
@@ -90,7 +113,7 @@ class Peer:
         """Send an error reply."""
         await self.say("error", code=code, message=message, retryable=False, **fields)
 
-    async def start(self, request: Json, sample_rate: int = 24_000) -> str:
+    async def start(self, request: Json, sample_rate: int = 24_000, warnings: Sequence[str] = ()) -> str:
         """Begin to answer a streaming request; its id."""
         request_id = str(request["request_id"])
         await self.say(
@@ -102,7 +125,7 @@ class Peer:
             sample_rate=sample_rate,
             channels=1,
             format=request.get("format", "pcm"),
-            warnings=[],
+            warnings=warnings,
         )
         return request_id
 
@@ -130,7 +153,7 @@ class Peer:
 Script = Callable[[Peer], Awaitable[None]]
 """Plays the server on one connection; the connection is closed at its end."""
 
-RawScript = Callable[[trio.SocketStream], Awaitable[None]]
+RawScript = Callable[[trio.abc.Stream], Awaitable[None]]
 """Plays something that is no WebSocket server."""
 
 
@@ -149,12 +172,13 @@ class Scripted:
 
 
 @contextmanager
-def scripted(*scripts: Script, raw: RawScript | None = None) -> Iterator[Scripted]:
+def scripted(*scripts: Script, raw: RawScript | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     """A server on the loopback whose n-th connection plays the n-th script, and the last one ever after."""
     server = Scripted()
 
     async def main(*, task_status: trio.TaskStatus[int]) -> None:
-        async def handle(stream: trio.SocketStream) -> None:
+        async def handle(plain: trio.SocketStream) -> None:
+            stream = plain if tls is None else trio.SSLStream(plain, tls, server_side=True, https_compatible=True)
             number = server.connections
             server.connections += 1
             try:
@@ -162,10 +186,10 @@ def scripted(*scripts: Script, raw: RawScript | None = None) -> Iterator[Scripte
                     await raw(stream)
                 else:
                     await play(stream, scripts[min(number, len(scripts) - 1)])
-            except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+            except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError):
+                pass  # the last one is trio-websocket's reader, when something comes while it closes
 
-        async def play(stream: trio.SocketStream, script: Script) -> None:
+        async def play(stream: trio.abc.Stream, script: Script) -> None:
             async with trio.open_nursery() as nursery:
                 request = await wrap_server_stream(nursery, stream, max_message_size=2**26, message_queue_size=64)
                 websocket = await request.accept()

@@ -176,7 +176,7 @@ class _Session:
             case "nan":
                 audio[len(audio) // 2] = np.nan
             case "dtype":
-                audio = audio.astype(np.float64)  # type: ignore[assignment]
+                audio = audio.astype(np.float64)
             case "hang":
                 await trio.sleep_forever()
         if engine.capabilities.word_timings == "exact":

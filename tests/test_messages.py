@@ -48,14 +48,11 @@ def test_model_wins_over_model_type_with_a_warning() -> None:
     assert request.parameters.warnings == ("'model' and 'model_type' disagree; 'model' was taken.",)
 
 
-@pytest.mark.parametrize("place", ["top", "extra"])
-def test_rate_volume_and_pitch_are_ignored_with_a_warning(place: str) -> None:
+def test_rate_volume_and_pitch_are_ignored_with_a_warning() -> None:
     """They were documented as ignored; the client is told so."""
-    values = {"rate": "+10%", "volume": 1, "pitch": "2Hz"}
-    request = parse(text="Hi", **(values if place == "top" else {"extra_params": values}))
+    request = parse(text="Hi", rate="+10%", volume=1, pitch="2Hz")
     assert isinstance(request, wire.Speak)
     assert "rate, volume, pitch" in request.parameters.warnings[0]
-    assert request.parameters.extra == {}
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -18,10 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tts_provider import __version__
+from tts_provider.errors import EngineUnavailable
 from tts_provider.settings import Settings, SettingsError, add_flags, load_settings, to_toml
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tts_provider.client import RequestOptions, TTSClient
+    from tts_provider.engines.sesame.selfcheck import Check as SesameCheck
+    from tts_provider.engines.zonos.selfcheck import Check as ZonosCheck
 
 __all__ = ["main"]
 
@@ -52,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tts-provider", description="A self-hosted text-to-speech server and its tools.")
+    parser = argparse.ArgumentParser(
+        prog="tts-provider",
+        description="A self-hosted text-to-speech server and its tools.",
+        epilog="Without a command it serves; 'serve --help' lists the settings.",
+    )
     parser.add_argument("--version", action="version", version=f"tts_provider {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -96,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--config", metavar="FILE", type=Path, help="TOML file with settings")
     doctor.add_argument("--no-trial", dest="trial", action="store_false", help="do not have the default engine speak")
     doctor.set_defaults(run=_doctor)
+
+    selfcheck = commands.add_parser("selfcheck", help="check a GPU engine with its real weights")
+    selfcheck.add_argument("model", choices=("sesame", "zonos"))
+    selfcheck.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu or a CUDA device (default: auto)")
+    selfcheck.add_argument("--config", metavar="FILE", type=Path, help="TOML file with settings")
+    selfcheck.set_defaults(run=_selfcheck)
     return parser
 
 
@@ -212,6 +227,32 @@ def _doctor(args: argparse.Namespace) -> int:
     )
     print(report.text)
     return 0 if report.healthy else FAILED
+
+
+def _selfcheck(args: argparse.Namespace) -> int:
+    settings = load_settings({}, os.environ, args.config)
+    passed = True
+    for check in _checks(args.model, args.device, settings):
+        passed = passed and check.passed is not False
+        mark = {True: "ok", False: "FAILED", None: "-"}[check.passed]
+        print(f"{mark:6}  {check.name}: {check.detail}", flush=True)
+    return 0 if passed else FAILED
+
+
+def _checks(model: str, device: str, settings: Settings) -> Iterator[SesameCheck | ZonosCheck]:
+    if model == "sesame":
+        from tts_provider.engines.sesame.selfcheck import selfcheck as check_sesame
+
+        voices = Path(settings.sesame_voices) if settings.sesame_voices else None
+        yield from check_sesame(model=settings.sesame_model, dtype=settings.sesame_dtype, device=device, voices=voices)
+        return
+    from tts_provider.engines.zonos import availability
+
+    if (advice := availability()) is not None:
+        raise EngineUnavailable(advice)
+    from tts_provider.engines.zonos.selfcheck import selfcheck as check_zonos
+
+    yield from check_zonos(model=settings.zonos_model, dac=settings.zonos_dac, dtype=settings.zonos_dtype, device=device)
 
 
 # --- A server to talk to ---

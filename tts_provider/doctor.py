@@ -37,10 +37,10 @@ class Requirement:
     def parse(cls, text: str, extra: str = "") -> Requirement:
         """From the notation of PEP 508, as far as this project uses it."""
         requirement, _, marker = text.partition(";")
-        match = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*([^\s]*(?:\s*,\s*[^\s]+)*)", requirement)
+        match = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?(.*)", requirement)
         assert match is not None, text
         named = re.search(r"""extra\s*==\s*["']([^"']+)["']""", marker)
-        return cls(match[1], match[2].replace(" ", ""), named[1] if named else extra)
+        return cls(match[1], "".join(match[2].split()), named[1] if named else extra)
 
     @property
     def version(self) -> str | None:
@@ -135,7 +135,7 @@ async def examine(
     _examine_packages(report, requirements)
     report.lines += ["", "Engines"]
     await _examine_engines(report, catalog, trial, explain)
-    report.lines += ["", f"Player: {', '.join(players) or 'none'}"]
+    report.lines += ["", f"Players installed: {', '.join(players) or 'none'}"]
     if not players:
         report.fixes.append(_install("miniaudio"))
     return report

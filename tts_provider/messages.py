@@ -206,8 +206,7 @@ def _speech_parameters(fields: _Fields) -> SpeechParameters:
     model, old_name = fields.name("model", UnknownModel), fields.name("model_type", UnknownModel)
     if model is not None and old_name is not None and model.lower() != old_name.lower():
         warnings.append("'model' and 'model_type' disagree; 'model' was taken.")
-    extra = fields.extra()
-    ignored = [name for name in IGNORED_FIELDS if name in fields or name in extra]
+    ignored = [name for name in IGNORED_FIELDS if name in fields]
     if ignored:
         warnings.append(f"Ignored, as not supported: {', '.join(ignored)}. Use 'speed' for the rate.")
     return SpeechParameters(
@@ -222,7 +221,7 @@ def _speech_parameters(fields: _Fields) -> SpeechParameters:
         speed=fields.speed(),
         timestamps=fields.flag("timestamps", default=False),
         request_id=fields.request_id(),
-        extra={name: value for name, value in extra.items() if name not in IGNORED_FIELDS},
+        extra=fields.extra(),
         warnings=tuple(warnings),
     )
 

@@ -139,6 +139,20 @@ def test_get_server_info_is_the_reply_as_a_dictionary(run: Run) -> None:
         assert run(main) == {"status": "success", "available_models": {"edge": {}}, "anything": [1]}
 
 
+def test_what_the_server_warns_of_is_logged(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with client_of(server) as client:
+            await client.generate_speech("Hello.", tmp_path / "a.wav", rate="+10%")
+
+    async def warn(peer: Peer) -> None:
+        request_id = await peer.start(await peer.request(), warnings=["Ignored: rate."])
+        await peer.end(request_id, 0)
+
+    with scripted(warn) as server:
+        run(main)
+    assert [record.message for record in caplog.records] == ["Ignored: rate."]
+
+
 def test_requests_without_a_connection_raise(run: Run) -> None:
     async def main() -> None:
         client = TTSClient()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import ssl
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -57,7 +61,7 @@ def test_connect_is_false_where_something_else_answers(run: Run, answer: bytes) 
             async with client:
                 pass
 
-    async def raw(stream: trio.SocketStream) -> None:
+    async def raw(stream: trio.abc.Stream) -> None:
         await stream.receive_some()
         await stream.send_all(answer)
         await stream.aclose()
@@ -77,7 +81,7 @@ def test_a_server_that_accepts_and_stays_silent_is_a_timeout(run: Run) -> None:
         assert scope.cancelled_caught
         assert not client.is_connected()
 
-    async def raw(stream: trio.SocketStream) -> None:
+    async def raw(stream: trio.abc.Stream) -> None:
         await stream.receive_some()
         await stream.receive_some()
 
@@ -106,6 +110,36 @@ def test_a_url_says_host_port_and_path() -> None:
     for url in ("http://example.org", "example.org:9000", "ws://", "ws://user@example.org"):
         with pytest.raises(ValueError, match="URL"):
             TTSClient.from_url(url)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for 127.0.0.1 that nobody has signed, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subject = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt"]
+    subprocess.run([*command.split(), *subject], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
+    return file
+
+
+def test_a_wss_url_is_spoken_to_over_tls(run: Run, certificate: Path) -> None:
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(certificate)
+
+    async def main() -> None:
+        url = f"wss://127.0.0.1:{server.port}/"
+        trusting = ssl.create_default_context(cafile=certificate)
+        async with TTSClient.from_url(url, ssl_context=trusting) as client:
+            assert (await client.speak("Hello."))[44:] == BLOCK + BLOCK
+        with pytest.raises(ConnectFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            async with TTSClient.from_url(url):
+                pass
+
+    with scripted(stream_two_blocks, tls=server_side) as server:
+        run(main)
 
 
 # --- A connection that ends ---
@@ -354,7 +388,7 @@ def test_a_server_that_takes_nothing_is_a_timeout(run: Run) -> None:
             with pytest.raises(ServerTimeout, match="took nothing"):
                 await client.speak("x" * 30_000_000)
 
-    async def raw(stream: trio.SocketStream) -> None:
+    async def raw(stream: trio.abc.Stream) -> None:
         from wsproto import ConnectionType, WSConnection
         from wsproto.events import AcceptConnection
 
@@ -385,3 +419,21 @@ def test_a_cancelled_request_leaves_a_client_that_works(run: Run, tmp_path: Path
         run(main)
         assert server.commands() == ["speak", "speak"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["speech.wav"]
+
+
+def test_asyncios_own_timeouts_work(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with client_of(server) as client:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.generate_speech("Hello.", tmp_path / "speech.wav"), SHORT_S)
+            assert not client.is_connected()
+            async with asyncio.timeout(10):
+                assert await client.generate_speech("Hello.", tmp_path / "speech.wav")
+
+    async def hang(peer: Peer) -> None:
+        await peer.start(await peer.request())
+        await peer.request()
+
+    with scripted(hang, stream_two_blocks) as server:
+        asyncio.run(main())
+        assert server.commands() == ["speak", "speak"]

@@ -28,6 +28,7 @@ from tts_provider.client import (
     Success,
     TTSClient,
     TTSServerError,
+    UnexpectedReply,
     Words,
 )
 
@@ -272,6 +273,41 @@ def test_silence_after_the_end_of_the_text_is_a_timeout(run: Run) -> None:
         assert server.commands() == ["begin", "append", "end"]
 
 
+def test_a_server_that_does_not_begin_is_a_timeout_though_the_writer_thinks(run: Run) -> None:
+    async def main() -> None:
+        async def source() -> AsyncIterator[str]:
+            yield "One."
+            await anyio.sleep_forever()
+
+        async with client_of(server, 2 * SHORT_S) as client:
+            with pytest.raises(ServerTimeout):
+                async with client.speak_text_stream(source()):
+                    pass
+
+    async def stall(peer: Peer) -> None:
+        while True:
+            await peer.request()
+
+    with scripted(stall) as server:
+        run(main)
+
+
+def test_a_stream_that_lost_audio_on_its_way_is_no_success(run: Run) -> None:
+    async def main() -> None:
+        async with client_of(server) as client, client.stream("Hello.") as speech:
+            assert await anext(speech) == BLOCK
+            with pytest.raises(UnexpectedReply):
+                await anext(speech)
+
+    async def lose(peer: Peer) -> None:
+        request_id = await peer.start(await peer.request())
+        await peer.send(BLOCK)
+        await peer.end(request_id, 2 * len(BLOCK))
+
+    with scripted(lose) as server:
+        run(main)
+
+
 def test_an_error_of_the_text_is_raised_to_the_listener_as_it_is(run: Run) -> None:
     class WriterError(Exception):
         pass
@@ -333,6 +369,37 @@ def test_barging_in_cancels_and_keeps_the_connection(run: Run) -> None:
     with scripted(speak_each_sentence) as server:
         run(main)
         assert server.commands() == ["begin", "append", "cancel", "speak"]
+        assert server.connections == 1
+
+
+def test_an_interrupted_listener_can_leave_politely(run: Run) -> None:
+    """A cancel scope within the block stops the listening only; leaving the block then cancels the request."""
+
+    async def main() -> None:
+        async def source() -> AsyncIterator[str]:
+            yield "One. "
+            await anyio.sleep_forever()
+
+        async with client_of(server) as client:
+            async with client.speak_text_stream(source()) as speech:
+                with anyio.move_on_after(SHORT_S):
+                    await audio_of(speech)
+            async with client.stream("Hello.") as speech:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await anext(speech)
+            assert await client.speak("Hello.")
+
+    async def answer(peer: Peer) -> None:
+        request_id = await peer.start(await peer.request())
+        await peer.request()
+        assert await peer.request() == {"command": "cancel", "request_id": request_id}
+        await peer.say("cancelled", request_id=request_id)
+        await speak_slowly_until_cancelled(peer)
+        await peer.stream_audio(BLOCK)
+
+    with scripted(answer) as server:
+        run(main)
         assert server.connections == 1
 
 

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from edge_tts.drm import generate_sec_ms_gec_v2
 
 from tests.edge_service.journal import Journal
 from tests.edge_service.plan import HandshakeFault, Plan, Rule
-from tests.edge_service.speech import Speech, speak
+from tests.edge_service.speech import BIT_RATE, CHARACTER_S, Speech, speak
 from tests.edge_service.turns import TurnSender
 from tests.edge_service.voices import voice_list, voice_names
 from tests.edge_service.wire import BadMessage, Config, Ssml, TurnScript, parse_config, parse_ssml
@@ -32,8 +32,6 @@ SOCKET_PATH: Final = urlsplit(WSS_URL).path
 VOICES_PATH: Final = "/" + BASE_URL.split("/", 1)[1] + "/voices/list"
 MAX_MESSAGE_BYTES: Final = 65_536
 """Longer messages are refused with 1007, as the cloud service does."""
-MAX_AUDIO_S: Final = 600.0
-"""The service cuts every turn there, without a word."""
 CACHED_TURNS: Final = 1024
 TOKEN_SLOT_S: Final = 300.0
 ENCODERS: Final = 2
@@ -62,6 +60,8 @@ class Settings:
     pace: float | None = None
     """Times real time at which audio is sent; None for all at once."""
     message_bytes: int = 720
+    character_s: float = CHARACTER_S
+    """Seconds of audio for a character of text."""
     clock_offset_s: float = 0.0
     """How far the service's clock is ahead of this machine's."""
     idle_close_s: float | None = None
@@ -69,6 +69,8 @@ class Settings:
     second_turn: Literal["refuse", "serve", "ignore"] = "refuse"
     max_connections: int | None = None
     """More are answered with 429."""
+    max_audio_s: float = 600.0
+    """Where every turn is cut, without a word."""
     withdrawn: frozenset[str] = frozenset()
     """Short names of voices that the service no longer has."""
     metadata_first: bool = False
@@ -83,8 +85,8 @@ class EdgeServer:
         self.settings = settings
         self.plan = plan
         self.journal = journal
-        self._scripts: OrderedDict[tuple[str, float, Config, int], TurnScript] = OrderedDict()
-        self._speeches: OrderedDict[tuple[str, float], Speech] = OrderedDict()
+        self._scripts: OrderedDict[tuple[str, float, float, Config, int], TurnScript] = OrderedDict()
+        self._speeches: OrderedDict[tuple[str, float, float], Speech] = OrderedDict()
         self._encoders = asyncio.Semaphore(ENCODERS)
         self._numbers = count(1)
 
@@ -108,7 +110,7 @@ class EdgeServer:
 
     async def script(self, ssml: Ssml, config: Config) -> TurnScript:
         """The turn for a request, from the cache where it was made before."""
-        key = (ssml.text, ssml.rate, config, self.settings.message_bytes)
+        key = (ssml.text, ssml.rate, self.settings.character_s, config, self.settings.message_bytes)
         script = self._scripts.get(key)
         if script is None:
             script = TurnScript.of(await self._speech(ssml.text, ssml.rate), config, self.settings.message_bytes)
@@ -118,13 +120,13 @@ class EdgeServer:
         return script
 
     async def _speech(self, text: str, rate: float) -> Speech:
-        key = (text, rate)
+        key = (text, rate, self.settings.character_s)
         if key not in self._speeches:
             async with self._encoders:
                 if key not in self._speeches:
-                    speech = await asyncio.get_running_loop().run_in_executor(None, partial(speak, text, rate))
-                    if speech.seconds > MAX_AUDIO_S:
-                        limit = int(len(speech.mp3) * MAX_AUDIO_S / speech.seconds)
+                    speech = await asyncio.get_running_loop().run_in_executor(None, partial(speak, *key))
+                    limit = int(self.settings.max_audio_s * BIT_RATE / 8)
+                    if len(speech.mp3) > limit:
                         speech = Speech(speech.mp3[:limit], speech.words, speech.sentences)
                     self._speeches[key] = speech
                     if len(self._speeches) > CACHED_TURNS:
@@ -138,9 +140,8 @@ class EdgeServer:
         query, headers = request.query, request.headers
         if query.get("TrustedClientToken", query.get("trustedclienttoken")) != TRUSTED_CLIENT_TOKEN:
             return "wrong client token"
-        now = self.now()
-        tokens = {generate_sec_ms_gec_v2(now + slot * TOKEN_SLOT_S) for slot in (0, -1, 1)}
-        if query.get("Sec-MS-GEC") not in tokens:
+        slot = int(self.now() // TOKEN_SLOT_S)
+        if query.get("Sec-MS-GEC") not in {_token(slot), _token(slot - 1), _token(slot + 1)}:
             return "wrong or old Sec-MS-GEC"
         if query.get("Sec-MS-GEC-Version") != SEC_MS_GEC_VERSION:
             return "wrong Sec-MS-GEC-Version"
@@ -282,3 +283,9 @@ class EdgeServer:
                 with contextlib.suppress(asyncio.CancelledError):
                     await running
         return socket
+
+
+@cache
+def _token(slot: int) -> str:
+    """The token for the five minutes of that number; a millisecond's work each."""
+    return generate_sec_ms_gec_v2(slot * TOKEN_SLOT_S + TOKEN_SLOT_S / 2)

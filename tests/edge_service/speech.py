@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "BIT_RATE",
+    "CHARACTER_S",
     "FRAME_BYTES",
     "FRAME_SAMPLES",
     "HEAD_S",
@@ -91,8 +93,11 @@ def tone_of(sentence: str) -> float:
     return 300.0 + 50.0 * (zlib.crc32(words.encode()) % 40)
 
 
-def speak(text: str, rate: float = 1.0) -> Speech:
-    """Say `text`, `rate` times as fast as usual; a text without any word gives no audio at all."""
+def speak(text: str, rate: float = 1.0, character_s: float = CHARACTER_S) -> Speech:
+    """Say `text`, `rate` times as fast as usual; a text without any word gives no audio at all.
+
+    LAME takes about 10 ms for a second of audio, so a long text that is only to be sent should have short characters.
+    """
     words: list[Boundary] = []
     sentences: list[Boundary] = []
     tones: list[float] = []
@@ -105,7 +110,7 @@ def speak(text: str, rate: float = 1.0) -> Speech:
         first = len(words)
         for word in found:
             start_s, end_s = (
-                HEAD_S + ((sentence.start() + offset) * CHARACTER_S + pauses) / rate for offset in (word.start(), word.end())
+                HEAD_S + ((sentence.start() + offset) * character_s + pauses) / rate for offset in (word.start(), word.end())
             )
             words.append(Boundary(word.group(), start_s, end_s))
             tones.append(tone)
@@ -119,7 +124,8 @@ def speak(text: str, rate: float = 1.0) -> Speech:
 def _bursts(words: list[Boundary], tones: list[float]) -> npt.NDArray[np.float32]:
     samples = np.zeros(round((words[-1].end_s + TAIL_S) * SAMPLE_RATE), np.float32)
     for word, tone in zip(words, tones, strict=True):
-        start, end = (round(second * SAMPLE_RATE) for second in (word.start_s + EDGE_S, word.end_s - EDGE_S))
+        edge_s = min(EDGE_S, (word.end_s - word.start_s) / 4)
+        start, end = (round(second * SAMPLE_RATE) for second in (word.start_s + edge_s, word.end_s - edge_s))
         time = np.arange(end - start) / SAMPLE_RATE
         ramp = np.minimum(1.0, np.minimum(time, time[::-1]) / RAMP_S)
         samples[start:end] = AMPLITUDE * ramp * np.sin(2 * np.pi * tone * time)

@@ -63,7 +63,7 @@ class TurnSender:
         first_byte_s = settings.first_byte_s + (rule.delay_s if rule is not None and fault == "slow" else 0.0)
         await asyncio.sleep(max(0.0, asked + first_byte_s - asyncio.get_running_loop().time()))
         pieces = script.pieces
-        if fault == "truncate" or settings.metadata_first:
+        if fault in ("truncate", "half_garbage") or settings.metadata_first:
             self._write(script.all_metadata, ssml)
             pieces = script.audio_only
         if rule is not None and fault != "slow":

@@ -115,13 +115,14 @@ async def test_an_idle_engine_is_unloaded_and_comes_back(nursery: trio.Nursery, 
     """Not while somebody uses it, however long."""
     engine = FakeEngine()
     catalog = await started(nursery, engine, idle_unload_s=60)
+    running = [engine.running]
     async with catalog.use("fake"):
         await trio.sleep(600)
-        assert engine.running
-    await trio.sleep(50)
-    assert engine.running
-    await trio.sleep(80)
-    assert not engine.running
+        running.append(engine.running)
+    for pause in (50, 80):
+        await trio.sleep(pause)
+        running.append(engine.running)
+    assert running == [False, True, True, False]
     assert catalog.state("fake") is EngineState.UNLOADED
     await catalog.preload("fake")
     assert (engine.running, engine.loads) == (True, 2)

@@ -17,6 +17,8 @@ from tts_provider.errors import UnsupportedLanguage
         ("es-419", "es-419"),
         ("english", "en"),
         ("Japanese", "ja"),
+        ("Portuguese", "pt"),
+        ("EN-gb-X-rp", "en-GB-x-rp"),
         ("iu-cans-ca", "iu-Cans-CA"),
         ("zh-CN-LIAONING", "zh-CN-liaoning"),
     ],

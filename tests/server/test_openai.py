@@ -19,6 +19,7 @@ from trio.testing import MockClock
 from tests.conftest import RunningServer, StartServer
 from tests.fake_engine import FakeEngine, entry
 from tests.server.waiting import until
+from tts_provider.engines.base import Capabilities
 from tts_provider.engines.catalog import Entry
 from tts_provider.errors import EngineUnavailable, Overloaded
 from tts_provider.settings import Settings, SettingsError
@@ -152,7 +153,7 @@ async def test_speed_is_the_engines(start_server: StartServer) -> None:
 
 
 async def test_instructions_reach_the_engine(start_server: StartServer) -> None:
-    engine = FakeEngine()
+    engine = FakeEngine(capabilities=Capabilities(sample_rate=24_000, options=frozenset({"instructions"})))
     server = await start_server(engine)
     await speak(server, instructions="Whisper.")
     assert engine.options[0].extra == {"instructions": "Whisper."}

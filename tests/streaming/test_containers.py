@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import soxr  # type: ignore[import-untyped]
+import soxr
 
 from tests.quality import align
 from tests.voice import speak

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
-import soxr  # type: ignore[import-untyped]
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -150,6 +150,11 @@ async def test_an_engine_s_own_encoding_is_passed_on_untouched() -> None:
     assert [(event.text, event.start_ms) for event in starts] == [("One here.", 0), ("Two here.", 1500)]
 
 
+class _Nobody:
+    async def say(self, chunk: SpeechChunk, sink: Sink) -> None:
+        raise AssertionError("nobody opened this session")
+
+
 @pytest.mark.parametrize(("format", "rate"), [("pcm", 24_000), ("mp3", 48_000)])
 async def test_another_format_or_rate_is_encoded_here(format: str, rate: int) -> None:
     abilities = Capabilities(sample_rate=24_000, encodings=frozenset({"mp3"}))
@@ -187,8 +192,9 @@ async def test_an_error_while_opening_the_session_is_raised_as_it_is() -> None:
         async def session(
             self, choice: VoiceChoice, options: SpeechOptions, queued: QueueReport | None = None
         ) -> AsyncIterator[Session]:
-            raise Overloaded("Full.", retry_after_ms=100)
-            yield
+            if not self.saying:
+                raise Overloaded("Full.", retry_after_ms=100)
+            yield _Nobody()
 
     with pytest.raises(Overloaded):
         await speak(utterance(Full(), FOUR))

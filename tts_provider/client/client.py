@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
@@ -12,8 +12,6 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 import anyio
-import anyio.from_thread
-import anyio.to_thread
 import msgspec
 
 from tts_provider.client.errors import (
@@ -172,11 +170,7 @@ class TTSClient:
         """
         async with self._session.turn():
             with written_whole(Path(path)) as file:
-
-                async def write(data: bytes) -> None:
-                    await anyio.to_thread.run_sync(file.write, data)
-
-                success, header = await self._speak(text, options, write, on_queued)
+                success, header = await self._speak(text, options, file.write, on_queued)
                 if header and file.seekable():
                     file.seek(0)
                     file.write(header)
@@ -190,16 +184,13 @@ class TTSClient:
         """
         file = bytearray()
 
-        async def write(data: bytes) -> None:
-            file.extend(data)
-
         async with self._session.turn():
-            _, header = await self._speak(text, options, write, on_queued)
+            _, header = await self._speak(text, options, file.extend, on_queued)
         file[: len(header)] = header
         return bytes(file)
 
     async def _speak(
-        self, text: str, options: RequestOptions, write: Callable[[bytes], Awaitable[None]], on_queued: OnQueued | None
+        self, text: str, options: RequestOptions, write: Callable[[bytes], object], on_queued: OnQueued | None
     ) -> tuple[Success, bytes]:
         """Write the file that speaks `text`; also the bytes that must then stand at its beginning.
 
@@ -213,16 +204,15 @@ class TTSClient:
             if file is not None:
                 await speech.receive_file(file.length_bytes, write)
                 return file, b""
+            for warning in speech.streaming.warnings:
+                logger.warning("%s", warning)
             if as_wav:
-                await write(wav_header(speech.sample_rate))
-            length = 0
+                write(wav_header(speech.sample_rate))
             async for item in speech:
                 if isinstance(item, bytes):
-                    length += len(item)
-                    await write(item)
-        if speech.success is None or speech.success.length_bytes != length:
-            raise UnexpectedReply(f"The server sent {length} bytes of audio, but says that it sent another number.")
-        return speech.success, wav_header(speech.sample_rate, length) if as_wav else b""
+                    write(item)
+        assert speech.success is not None
+        return speech.success, wav_header(speech.sample_rate, speech.success.length_bytes) if as_wav else b""
 
     @asynccontextmanager
     async def stream(
@@ -260,10 +250,12 @@ class TTSClient:
             try:
                 failure: Exception | None = None
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(TextPump(socket, source, speech, self._session.patience).run)
+                    pump = TextPump(socket, source, speech, self._session.patience)
+                    tasks.start_soon(pump.run)
                     try:
                         if await speech.begin() is not None:
                             raise UnexpectedReply(NO_STREAM)
+                        pump.be_patient()
                         yield speech
                     except Exception as error:
                         failure = error  # raised outside the task group, so that nobody gets it in an ExceptionGroup

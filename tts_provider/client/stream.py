@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from types import TracebackType
 from typing import Final
 
@@ -34,6 +34,8 @@ class SpeechStream:
     A `Sentence` comes before the audio that speaks it; `Words` come when ``timestamps`` were asked for, before the audio that
     follows them; `Success` is the last item. PCM blocks are s16le mono and hold whole samples. Leaving the ``async with``
     block early cancels the request where it is made.
+
+    The server waits for a slow listener, but drops one that takes nothing for long (its setting ``send_stall_s``, 10 s).
     """
 
     def __init__(self, socket: WebSocket, request_id: str, on_queued: OnQueued | None) -> None:
@@ -42,6 +44,7 @@ class SpeechStream:
         self._streaming: Streaming | None = None
         self._reading: anyio.CancelScope | None = None
         self._errors: list[Exception] = []
+        self._length = 0
         self.request_id = request_id
         self.ended = False
         """Whether the server has said its last word about this request."""
@@ -74,6 +77,7 @@ class SpeechStream:
         while not self.ended:
             message = await self._receive()
             if isinstance(message, bytes):
+                self._length += len(message)
                 if message:
                     return message
                 continue
@@ -81,6 +85,8 @@ class SpeechStream:
             match reply:
                 case Success():
                     self.ended, self.success = True, reply
+                    if reply.length_bytes != self._length:
+                        raise UnexpectedReply(f"{self._length} bytes of audio came, where {reply.length_bytes} were sent.")
                     return reply
                 case Sentence() | Words():
                     return reply
@@ -110,7 +116,7 @@ class SpeechStream:
                 case _:
                     raise UnexpectedReply(f"The server said '{type(reply).__name__}' where a stream should begin.")
 
-    async def receive_file(self, length: int, write: Callable[[bytes], Awaitable[None]]) -> None:
+    async def receive_file(self, length: int, write: Callable[[bytes], object]) -> None:
         """Write the `length` bytes that follow the `Success` which `begin` returned.
 
         Raises:
@@ -125,7 +131,7 @@ class SpeechStream:
             if len(message) > left:
                 raise UnexpectedReply(f"The server sent more than the {length} bytes that it had announced.")
             left -= len(message)
-            await write(message)
+            write(message)
         self.ended = True
 
     async def __aenter__(self) -> SpeechStream:
@@ -206,12 +212,16 @@ class TextPump:
         self._source = source
         self._speech = speech
         self._timeout = timeout
+        self._done = False
+
+    def be_patient(self) -> None:
+        """Let the server be silent for as long as the text is not complete: it may have nothing to say."""
+        if not self._done:
+            self._socket.set_patience(math.inf)
 
     async def run(self) -> None:
         """Send what `source` yields until it ends. An error, its or the connection's, is raised to the speech's reader."""
         request_id = self._speech.request_id
-        # While the writer thinks, the server has nothing to say; only once all is sent its silence means something.
-        self._socket.set_patience(math.inf)
         try:
             async for piece in self._source:
                 if isinstance(piece, Flush):
@@ -222,6 +232,7 @@ class TextPump:
         except Exception as error:
             self._speech.interrupt(error)
         finally:
+            self._done = True
             self._socket.set_patience(self._timeout)
             if isinstance(self._source, AsyncGenerator):
                 with anyio.move_on_after(SOURCE_CLOSE_S, shield=True):

@@ -46,6 +46,9 @@ MAX_MESSAGE_BYTES: Final = 16 * 2**20
 CLOSE_S: Final = 1.0
 """Seconds for the closing handshake. Nothing depends on its success."""
 
+PONG_S: Final = 5.0
+"""Seconds for the answer to a ping; a connection that takes longer is taken for dead and replaced."""
+
 NORMAL_CLOSURE: Final = 1000
 
 _BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
@@ -201,7 +204,7 @@ class WebSocket:
         self._pongs.clear()
         try:
             await self._write(self._protocol.send(Ping(payload=payload)))
-            with anyio.fail_after(self._timeout):
+            with anyio.fail_after(min(self._timeout, PONG_S)):
                 while payload not in self._pongs and self._lost is None:
                     await self._read()
         except (ConnectionLost, ServerTimeout, TimeoutError, LocalProtocolError):
@@ -299,7 +302,8 @@ class WebSocket:
             self._lost = UnexpectedReply(f"The server sent a message of more than {MAX_MESSAGE_BYTES} bytes.")
             return
         if isinstance(part.data, str):
-            self._text.append(part.data)
+            if part.data:  # fragments without text would fill the list for ever
+                self._text.append(part.data)
         else:
             self._bytes += part.data
         if part.message_finished:

@@ -83,6 +83,8 @@ class Capabilities:
     """"exact": the engine pushes word marks. "estimated": it does not; the core spreads the words over the audio."""
     encodings: frozenset[str] = frozenset()
     """Formats in which the engine can push its own encoded audio untouched (`Sink.encoded`) at `sample_rate`."""
+    options: frozenset[str] = frozenset()
+    """Names that `SpeechOptions.extra` may hold; a client is told of others, and they do not reach the engine."""
     slots: int | None = None
     """How many sessions run at once; None when the engine sets no limit."""
 
@@ -135,7 +137,7 @@ class SpeechOptions:
     encoding: str | None = None
     """One of `Capabilities.encodings`: push `Sink.encoded` instead of `Sink.audio`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Options of one engine only (a sampling seed, an emotion), as the client sent them."""
+    """Options of one engine only (a sampling seed, an emotion), as the client sent them; names of `Capabilities.options`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,5 @@ class Engine(Protocol):
 
         Raises:
             EngineError: no session can be had.
-            InvalidRequest: an option of this engine in `SpeechOptions.extra` has a wrong value. Options that the engine does
-                not know are ignored: old clients send some that no engine ever had.
+            InvalidRequest: an option in `SpeechOptions.extra` has a wrong value.
         """

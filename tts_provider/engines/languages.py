@@ -44,11 +44,12 @@ def canonical_tag(tag: str) -> str:
     Raises:
         UnsupportedLanguage: it is no language tag at all.
     """
-    plain = tag.replace("_", "-")
+    plain = _NAMES.get(tag.lower(), tag.replace("_", "-"))
     if len(plain) > MAX_TAG_LENGTH or not _SUBTAGS.fullmatch(plain):
         raise UnsupportedLanguage("'lang' is not a language tag. Send an IETF tag such as 'en-US' or 'ja-JP'.", field="lang")
     language, *rest = plain.lower().split("-")
-    return "-".join([_NAMES.get(language, language), *map(_capitals, rest)])
+    private = rest.index("x") if "x" in rest else len(rest)
+    return "-".join([language, *map(_capitals, rest[:private]), *rest[private:]])
 
 
 def _capitals(subtag: str) -> str:

@@ -66,6 +66,40 @@ def engine_entries(settings: Settings) -> list[Entry]:
 
         return None if settings.espeak_library else availability()
 
+    def sesame() -> Engine:
+        from tts_provider.engines.sesame import SesameEngine
+
+        return SesameEngine(
+            model=settings.sesame_model,
+            dtype=settings.sesame_dtype,
+            temperature=settings.sesame_temperature,
+            top_k=settings.sesame_top_k,
+            slots=settings.sesame_slots,
+            voices=Path(settings.sesame_voices) if settings.sesame_voices else None,
+        )
+
+    def sesame_unavailable() -> str | None:
+        from tts_provider.engines.sesame import availability
+
+        return availability()
+
+    def zonos() -> Engine:
+        from tts_provider.engines.zonos import ZonosEngine
+
+        return ZonosEngine(
+            model=settings.zonos_model,
+            speaker_model=settings.zonos_speaker_model,
+            dac=settings.zonos_dac,
+            speakers=Path(settings.zonos_speakers) if settings.zonos_speakers else None,
+            dtype=settings.zonos_dtype,
+            slots=settings.zonos_slots,
+        )
+
+    def zonos_unavailable() -> str | None:
+        from tts_provider.engines.zonos import availability
+
+        return availability()
+
     return [
         Entry(
             name="edge",
@@ -84,16 +118,22 @@ def engine_entries(settings: Settings) -> list[Entry]:
             light=True,
             speakers={"0": "Male", "1": "Female", "2": "Another male", "3": "UK female"},
         ),
-        _coming("sesame", ("csm", "csm-1b"), 24_000),
-        _coming("zonos", (), 44_100),
+        Entry(
+            name="sesame",
+            aliases=("csm", "csm-1b"),
+            sample_rate=24_000,
+            create=sesame,
+            unavailable=sesame_unavailable,
+            speakers={"0": "Male", "1": "Female", "2": "Male", "3": "Female"},
+        ),
+        Entry(
+            name="zonos",
+            sample_rate=44_100,
+            create=zonos,
+            unavailable=zonos_unavailable,
+            speakers={str(number): f"Cloned from {number}.wav or speaker_{number}.wav" for number in range(4)},
+        ),
     ]
-
-
-def _coming(name: str, aliases: tuple[str, ...], sample_rate: int) -> Entry:
-    def create() -> Engine:
-        raise NotImplementedError(name)
-
-    return Entry(name, sample_rate, create, aliases, lambda: f"Engine '{name}' is not part of this release yet.")
 
 
 async def serve(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import trio
 
-from tts_provider.engines.base import SpeechOptions, VoiceRequest
+from tts_provider.engines.base import Engine, SpeechOptions, VoiceRequest
 from tts_provider.engines.catalog import Catalog, Entry, LoadReport
 from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
 from tts_provider.messages import SpeechParameters
@@ -23,6 +24,8 @@ __all__ = ["SpeechService"]
 MIN_SAMPLE_RATE: Final = 8_000
 MAX_SAMPLE_RATE: Final = 192_000
 """Hz. Below is no speech; above no player."""
+MAX_SHOWN: Final = 40
+"""Characters of a client's own word in a warning."""
 
 
 class SpeechService:
@@ -96,11 +99,13 @@ class SpeechService:
             with self.metrics.request(entry.name, received_at) as meter:
                 async with self.catalog.use(entry.name, on_load) as engine:
                     choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                    extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
+                    warnings = [*choice.warnings, *_warnings(parameters, engine)]
                     yield MeasuredUtterance(
                         meter,
                         engine,
-                        choice,
-                        SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=parameters.extra),
+                        replace(choice, warnings=tuple(warnings)),
+                        SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
                         Output(format, parameters.sample_rate, tap),
                         text,
                     )
@@ -117,3 +122,15 @@ class SpeechService:
             )
         check_format(format, parameters.sample_rate)
         return entry
+
+
+def _warnings(parameters: SpeechParameters, engine: Engine) -> list[str]:
+    """What was asked for and this engine cannot do, in sentences for the client."""
+    warnings = []
+    unknown = sorted(parameters.extra.keys() - engine.capabilities.options)
+    if unknown:
+        shown = ", ".join(name[:MAX_SHOWN] for name in unknown)
+        warnings.append(f"Ignored, as engine '{engine.name}' has no such options: {shown}.")
+    if parameters.speed != 1.0 and not engine.capabilities.speed:
+        warnings.append(f"Engine '{engine.name}' speaks at its own speed only.")
+    return warnings

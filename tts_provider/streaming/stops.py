@@ -51,8 +51,8 @@ _WORDS: Final = re.compile(r"[^\W_][\w.'’&-]*")
 _LAST_WORD: Final = re.compile(r"[^\W_][^\s()\[\]{}\"“”„«»‹›—–,;:!?*~`|<>]*$")
 _FIRST_LETTER: Final = re.compile(r"[\s\"'“”„«»‹›‘’(\[{（「『¿¡*_~`—–-]*([^\W_])")
 _FIRST_WORD: Final = re.compile(r"\W*([^\W\d_]+)")
-_BRAND: Final = re.compile(r"[a-z]{1,2}[A-Z]")
-"""A name that begins a sentence although its first letter is small: iPad, eBay."""
+_BRAND: Final = re.compile(r"[a-z]{1,2}[A-Z0-9]")
+"""A name that begins a sentence although its first letter is small: iPad, eBay, v2."""
 _CAPITALISED: Final = re.compile(r"(?=[^\W\d_])(?![a-z])[^\W\d_](?:[^\W\d_](?<![A-Z]))+(?:[\s,]|$)|[AI]\s")
 """A word with one capital, as far as can be seen."""
 _DOTTED: Final = re.compile(r"(?:[^\W\d_]{1,3}\.)+[^\W\d_]{1,3}")
@@ -182,7 +182,7 @@ class Judge:
             return False  # far more often an abbreviation that nobody listed
         word = _last_word(stop.sentence)
         known = self._words
-        lower = word.lower()
+        lower = _unelided(word)
         if len(word) < 2 or _DOTTED.fullmatch(word) or (word.isdecimal() and len(word) < 3):
             return False
         if lower in known.leading or lower in known.numbered or lower in known.other or lower in known.closing:
@@ -197,7 +197,7 @@ class Judge:
         word = _last_word(stop.sentence)
         if not word:
             return True
-        lower = word.lower()
+        lower = _unelided(word)
         item = _ENUMERATION.match(stop.beginning)
         number_follows = stop.after[0].isdigit() or bool(re.match(r"[(№#]\s?\d", stop.after))
         if word.isdecimal():
@@ -209,12 +209,11 @@ class Judge:
             return self._sentencex_ends(stop)  # knows the months
         if item and _ENUMERATION.match(stop.after):
             return True
-        if lower in known.leading or (number_follows and lower in known.numbered):
+        if lower in known.leading or (number_follows and (lower in known.numbered or lower in known.other)):
             return False
         if lower in known.closing or _closes_list(stop.sentence, known.closing):
             return True
-        follows = _FIRST_WORD.match(stop.after)
-        if len(word) > 1 and follows and follows[1][0].isupper() and follows[1].lower() in known.starters:
+        if (len(word) > 1 or self._language == "en") and self._begins_sentence(stop.after):
             return True
         if _PATH.search(word) and not _DOTTED.fullmatch(word):
             return True  # a file, an address
@@ -223,6 +222,11 @@ class Judge:
         if _TITLE.fullmatch(word):
             return False
         return self._sentencex_ends(stop)
+
+    def _begins_sentence(self, after: str) -> bool:
+        """Whether the first word has its capital because it begins a sentence: it is no name and no noun."""
+        word = _FIRST_WORD.match(after)
+        return word is not None and word[1][0].isupper() and word[1].lower() in self._words.starters
 
     def _letter_ends(self, stop: Stop, word: str) -> bool:
         """Whether a sentence ends behind a single letter."""
@@ -238,20 +242,20 @@ class Judge:
     def _sentencex_ends(self, stop: Stop) -> bool:
         """Sentencex's opinion on a few words of letters, digits and plain spaces, so that nothing can upset it."""
         words = _WORDS.findall(stop.sentence)[-3:]
-        follows = _WORDS.findall(stop.after)[:2]
         if sentencex is None:
-            return self._list_ends(words, follows)
+            return self._list_ends(words, stop.after)
+        follows = _WORDS.findall(stop.after)[:2]
         head = " ".join(words) + stop.mark[0]
         boundaries = _boundaries(self._language, f"{head} {' '.join(follows) or 'A'}")
         return any(boundary == len(head) + 1 for boundary in boundaries)
 
-    def _list_ends(self, words: list[str], follows: list[str]) -> bool:
+    def _list_ends(self, words: list[str], after: str) -> bool:
         """The opinion of our own lists."""
         word = words[-1].lower() if words else ""
         known = self._words
         if not (word in known.other or _DOTTED.fullmatch(word) or (len(word) == 1 and word.isalpha())):
             return True
-        return bool(follows) and follows[0].lower() in known.starters
+        return self._begins_sentence(after)
 
 
 def _boundaries(language: str, text: str) -> list[int]:
@@ -268,6 +272,11 @@ def _boundaries(language: str, text: str) -> list[int]:
 def _last_word(sentence: str) -> str:
     found = _LAST_WORD.search(sentence)
     return found[0] if found else ""
+
+
+def _unelided(word: str) -> str:
+    """The word as lists have it, without an article before it: av of l'av."""
+    return word.lower().replace("’", "'").rpartition("'")[2]
 
 
 def _word_before(sentence: str) -> str:

@@ -176,7 +176,7 @@ async def test_volume_makes_it_quieter(engine: EspeakEngine) -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [{"pitch": 100}, {"pitch": -1}, {"pitch": "50"}, {"pitch": 50.0}, {"pitch": True}, {"volume": 200}, {"temperature": 1}],
+    [{"pitch": 100}, {"pitch": -1}, {"pitch": "50"}, {"pitch": 50.0}, {"pitch": True}, {"volume": 200}],
 )
 async def test_a_wrong_option_is_refused_when_the_session_opens(engine: EspeakEngine, extra: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest, match=r"option|Option") as caught:

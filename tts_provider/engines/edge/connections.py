@@ -40,7 +40,7 @@ class Connections:
         self._ahead = ahead
         self._gate = Gate()
         self._idle: deque[Connection] = deque()
-        self._taken = trio.Event()
+        self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -48,15 +48,18 @@ class Connections:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            if self._ahead:
-                await self._keep_ahead()
-            await trio.sleep_forever()
+            try:
+                if self._ahead:
+                    await self._keep_ahead()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def idle(self) -> Connection | None:
         """A connection that was opened ahead, if a usable one is there; it may turn out to be dead all the same."""
         while self._idle:
             connection = self._idle.popleft()
-            self._taken.set()
+            self._changed.set()
             if _usable(connection):
                 return connection
             connection.abort()
@@ -81,7 +84,8 @@ class Connections:
                 raise self._forbidden() from refusal
 
     async def _open(self) -> Connection:
-        assert self._nursery is not None
+        if self._nursery is None:
+            raise TurnFailed(EngineUnavailable("The Edge engine was stopped."), again=False)
         deadlines = self._deadlines
         try:
             with trio.fail_after(deadlines.connect_s):
@@ -91,6 +95,7 @@ class Connections:
                     service.socket_target(),
                     service.socket_headers(),
                     deadlines.close_s,
+                    self._notice,
                 )
                 return connection
         except trio.TooSlowError as error:
@@ -126,6 +131,10 @@ class Connections:
         self._gate.close(error, FORBIDDEN_S)
         return TurnFailed(error, again=False)
 
+    def _notice(self) -> None:
+        """A connection has ended; it may have been one that was kept ready."""
+        self._changed.set()
+
     async def _keep_ahead(self) -> None:
         while True:
             for connection in [connection for connection in self._idle if not _usable(connection)]:
@@ -138,10 +147,10 @@ class Connections:
                 _log.debug("edge connection ahead failed", reason=str(error))
                 await trio.sleep(OPEN_AGAIN_S)
                 continue
-            self._taken = trio.Event()
+            self._changed = trio.Event()
             oldest = min((connection.opened_at for connection in self._idle), default=trio.current_time())
             with trio.move_on_at(oldest + MAX_IDLE_S):
-                await self._taken.wait()
+                await self._changed.wait()
 
 
 def _usable(connection: Connection) -> bool:

@@ -13,6 +13,8 @@ __all__ = ["MAX_MESSAGE_BYTES", "BrokenFrames", "FrameSplitter"]
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
 """Of one message; the largest that were seen have some kilobytes."""
+MAX_FRAGMENTS: Final = 4096
+"""Of one message, for they may be empty."""
 
 _FINAL: Final = 0x80
 _MASKED: Final = 0x80
@@ -33,21 +35,20 @@ class FrameSplitter:
     """Reads the bytes that follow a handshake, as a client receives them, cut anywhere."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
         self._parts: list[bytes] = []
         self._parts_size = 0
         self._parts_kind = 0
         self.close_code: int | None = None
         """Why the peer said goodbye; None while it has not."""
 
-    def feed(self, data: bytes | bytearray) -> tuple[list[bytes | str], bytes]:
+    def feed(self, data: bytes) -> tuple[list[bytes | str], bytes]:
         """The messages that are whole now, and the control frames among them, untouched.
 
         Raises:
             BrokenFrames: they break the rules of RFC 6455, section 5.
         """
-        buffer = self._buffer
-        buffer += data
+        buffer = self._rest + data
         size = len(buffer)
         messages: list[bytes | str] = []
         control = b""
@@ -70,10 +71,12 @@ class FrameSplitter:
                 raise BrokenFrames("a message that is too long")
             if end > size:
                 break
-            payload = bytes(buffer[start:end])
+            payload = buffer[start:end]
             first = buffer[position]
             if first == _FINAL | _BINARY and not self._parts_kind:
                 messages.append(payload)
+            elif first == _FINAL | _TEXT and not self._parts_kind:
+                messages.append(_decoded(payload))
             elif first & 0x0F in _CONTROL:
                 if first & 0x0F == _CLOSE:
                     self.close_code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else NO_CODE
@@ -81,7 +84,7 @@ class FrameSplitter:
             else:
                 self._collect(first, payload, messages)
             position = end
-        del buffer[:position]
+        self._rest = buffer[position:]
         return messages, control
 
     def _collect(self, first: int, payload: bytes, messages: list[bytes | str]) -> None:
@@ -92,14 +95,18 @@ class FrameSplitter:
         elif self._parts_kind == 0 or kind != _CONTINUATION:
             raise BrokenFrames("frames out of order, or of an unknown kind")
         self._parts.append(payload)
-        self._parts_size += len(payload) + 1  # the 1 bounds the number of empty frames too
-        if self._parts_size > MAX_MESSAGE_BYTES + 1:
+        self._parts_size += len(payload)
+        if self._parts_size > MAX_MESSAGE_BYTES or len(self._parts) > MAX_FRAGMENTS:
             raise BrokenFrames("a message that is too long")
         if first & _FINAL:
             message = b"".join(self._parts)
-            try:
-                messages.append(message.decode() if self._parts_kind == _TEXT else message)
-            except UnicodeDecodeError as error:
-                raise BrokenFrames("text that is not UTF-8") from error
+            messages.append(_decoded(message) if self._parts_kind == _TEXT else message)
             self._parts.clear()
             self._parts_size = self._parts_kind = 0
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise BrokenFrames("text that is not UTF-8") from error

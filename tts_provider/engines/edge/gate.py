@@ -36,10 +36,12 @@ class Gate:
         Raises:
             TTSError: the refusal with which the gate was shut, saying how long it will stay so.
         """
-        if self._refusal is not None:
-            if self.shut:
-                raise self._refused(self._refusal)
-            self._probing = True
+        if self._refusal is None:
+            yield
+            return
+        if self.shut:
+            raise self._refused(self._refusal)
+        self._probing = True
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ from typing import Final
 
 from tts_provider.engines.base import WordMark
 from tts_provider.engines.edge.protocol import Boundary
+from tts_provider.engines.edge.text import speakable
 
 __all__ = ["WordLocator"]
 
@@ -47,11 +48,20 @@ class WordLocator:
         )
 
     def _find(self, word: str) -> int | None:
-        """Where `word` next stands by itself, or at least stands."""
-        end = self._position + WINDOW + len(word)
-        first = found = self._text.find(word, self._position, end)
-        while found > self._position and word[0].isalnum() and self._text[found - 1].isalnum():
-            found = self._text.find(word, found + 1, end)
-        if found >= 0:
-            return found
-        return first if first >= 0 else None
+        """Where `word` comes next; if something is skipped, where it stands by itself, for "a" is not the start of "and"."""
+        text, end = self._text, self._position + WINDOW + len(word)
+        first = found = text.find(word, self._position, end)
+        if first < 0:
+            return None
+        if not speakable(text[self._position : first]):
+            return first
+        while found >= 0:
+            if not (_joined(text, found) or _joined(text, found + len(word))):
+                return found
+            found = text.find(word, found + 1, end)
+        return first
+
+
+def _joined(text: str, position: int) -> bool:
+    """Whether the characters on both sides of `position` belong to one word."""
+    return 0 < position < len(text) and text[position - 1].isalnum() and text[position].isalnum()

@@ -21,8 +21,8 @@ _SAMPLE_RATES: Final = (22_050, 24_000, 16_000)
 HEADER_BYTES: Final = 4
 TAIL_BYTES: Final = 4_320
 """What `ends_in_silence` looks at: 0.72 s at 48 kbit/s, of which the first frames may lack what earlier ones held for them."""
-TAIL_S: Final = 0.3
-"""How much silence a finished turn ends with at least; 0.8 s was measured, at the voice's own rate."""
+TAIL_S: Final = 0.5
+"""How much silence a finished turn ends with at least, at the voice's own rate; 0.8 s was measured."""
 SILENCE: Final = 0.02
 """Largest sample of what passes as silence."""
 
@@ -89,10 +89,16 @@ class Mp3Decoder:
         return np.frombuffer(b"".join(blocks), np.float32)
 
 
-def ends_in_silence(mp3: bytes) -> bool:
-    """Whether the audio that ends with `mp3` ends as a finished turn does; `mp3` need not begin with a frame."""
+def ends_in_silence(mp3: bytes, speed: float = 1.0) -> bool:
+    """Whether audio of which `mp3` is the end, at least `TAIL_BYTES` of it, ends as a finished turn does.
+
+    `mp3` need not begin with a frame. Audio that is shorter is not finished: a single word with its silences is longer.
+    """
+    if len(mp3) < TAIL_BYTES:
+        return False
     try:
         samples = Mp3Decoder().decode(mp3[-TAIL_BYTES:], last=True)
     except DecodingError:
         return False
-    return not np.any(np.abs(samples[-round(TAIL_S * SAMPLE_RATE) :]) > SILENCE)
+    tail = samples[-round(TAIL_S / max(1.0, speed) * SAMPLE_RATE) :]
+    return not np.any(np.abs(tail) > SILENCE)

@@ -71,6 +71,7 @@ class TurnReader:
 
     def __init__(self) -> None:
         self._audio_head: bytes | None = None
+        self._metadata_head: str | None = None
         self._ended = False
 
     def read(self, messages: Iterable[bytes | str]) -> Progress:
@@ -91,7 +92,7 @@ class TurnReader:
         return Progress(b"".join(audio), tuple(boundaries), self._ended)
 
     def _audio(self, message: bytes) -> bytes:
-        # All audio messages of a turn begin with the same bytes, so these are read once.
+        # All audio messages of a turn begin with the same bytes, and all metadata too, so these are read once.
         head = self._audio_head
         if head is not None and message.startswith(head):
             audio = message[len(head) :]
@@ -117,9 +118,13 @@ class TurnReader:
         head, blank, body = message.partition("\r\n\r\n")
         if not blank:
             raise ProtocolError("a text message without headers")
+        if head == self._metadata_head:
+            _add_boundaries(body, boundaries)
+            return
         path = _headers(head.encode()).get(b"Path", b"").decode()
         if path == "audio.metadata":
-            boundaries.extend(_boundaries(body))
+            self._metadata_head = head
+            _add_boundaries(body, boundaries)
         elif path == "turn.end":
             self._ended = True
         elif path not in _SILENT_PATHS:
@@ -135,17 +140,15 @@ def _headers(block: bytes) -> dict[bytes, bytes]:
     return headers
 
 
-def _boundaries(body: str) -> Iterable[Boundary]:
+def _add_boundaries(body: str, boundaries: list[Boundary]) -> None:
     try:
         metadata = _decode_metadata(body)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ProtocolError("metadata that cannot be read") from error
     for entry in metadata.entries:
         if entry.kind == "WordBoundary" and entry.data.spoken is not None:
-            yield Boundary(
-                text=unescape(entry.data.spoken.text),
-                start_s=entry.data.offset / TICKS_PER_SECOND,
-                end_s=(entry.data.offset + entry.data.duration) / TICKS_PER_SECOND,
-            )
+            start, end = entry.data.offset, entry.data.offset + entry.data.duration
+            word = unescape(entry.data.spoken.text)
+            boundaries.append(Boundary(word, start / TICKS_PER_SECOND, end / TICKS_PER_SECOND))
         elif entry.kind not in _SILENT_TYPES:
             raise ProtocolError("metadata of an unknown type")

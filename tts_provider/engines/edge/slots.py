@@ -20,9 +20,15 @@ class TurnSlots:
     def __init__(self, total: int) -> None:
         if total < 1:
             raise ValueError(f"expected at least one turn at a time, not {total}")
+        self._total = total
         self._free = total
         self._first: deque[trio.Event] = deque()
         self._later: deque[trio.Event] = deque()
+
+    @property
+    def taken(self) -> int:
+        """How many turns are under way."""
+        return self._total - self._free
 
     @property
     def waiting(self) -> int:

@@ -13,6 +13,9 @@ __all__ = ["MAX_TEXT_BYTES", "Unit", "speakable", "split_units", "xml_safe"]
 MAX_TEXT_BYTES: Final = 4096
 """Bytes of escaped text in one turn, as in edge-tts: the service cuts a turn at ten minutes of audio, without a word."""
 
+MAX_MARKS: Final = 32
+"""Combining marks that are kept with their letter where a text without spaces is cut."""
+
 _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """XML 1.0, section 2.2, and DEL."""
 
@@ -71,6 +74,7 @@ def _cut(text: str, start: int, max_bytes: int) -> int:
         return end
     if after_space > start:
         return after_space
-    while end - 1 > start and unicodedata.combining(text[end]):
-        end -= 1
-    return end
+    whole = end
+    while whole > max(start + 1, end - MAX_MARKS) and unicodedata.combining(text[whole]):
+        whole -= 1
+    return end if unicodedata.combining(text[whole]) else whole

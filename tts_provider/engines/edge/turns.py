@@ -18,9 +18,10 @@ from tts_provider.engines.edge.marks import WordLocator
 from tts_provider.engines.edge.mp3 import SAMPLE_RATE, TAIL_BYTES, DecodingError, Mp3Decoder, ends_in_silence
 from tts_provider.engines.edge.protocol import ProtocolError, TurnReader
 from tts_provider.engines.edge.slots import TurnSlots
+from tts_provider.engines.edge.tap import Goodbye, Lost
 from tts_provider.engines.edge.text import speakable
 from tts_provider.engines.edge.turn import Turn
-from tts_provider.engines.edge.wire import Connection, Goodbye, Lost
+from tts_provider.engines.edge.wire import Connection
 from tts_provider.errors import NoAudio, Overloaded, SynthesisFailed, SynthesisTimeout, TTSError
 
 __all__ = ["Order", "TurnMaker"]
@@ -30,8 +31,17 @@ PAUSE_S: Final = 0.2
 """Longest pause before the first retry; twice that before the second. The real one is drawn between nothing and this."""
 AGREEMENT_S: Final = 0.1
 """By how much the audio may be shorter than its words or its bytes promise before it counts as cut off."""
+FIRST_BLOCK_S: Final = 0.25
+"""Longest first block: nobody shall wait for the decoding of more."""
 BLOCK_S: Final = 1.0
 """Longest block of audio that is handed over at once."""
+GATHER_S: Final = 0.001
+"""For each turn under way, how long a turn's messages may gather before they are read, for ten cost little more than one."""
+CROWD: Final = 5
+"""Turns under way, below which nobody waits."""
+GATHER_AT_MOST_S: Final = 0.1
+GATHER_AFTER_S: Final = 0.5
+"""Of audio, before messages may gather: the first word has been heard by then."""
 REQUEST_REFUSED: Final = 1007
 """Close code with which the service refuses what it cannot read; another try would end the same."""
 
@@ -129,7 +139,10 @@ class TurnMaker:
                 raise
             connection.release()
         if patience.cancelled_caught:
-            what = "stopped in the middle of the audio" if turn.size else "sent no audio in time"
+            if connection is None:
+                what = "did not accept a connection in time"
+            else:
+                what = "stopped in the middle of the audio" if turn.size else "sent no audio in time"
             raise TurnFailed(SynthesisTimeout(f"Edge's speech service {what}."), again=True)
 
     async def _converse(self, order: Order, turn: Turn, connection: Connection, patience: trio.CancelScope) -> None:
@@ -140,8 +153,8 @@ class TurnMaker:
         tail = b""
         ended = False
         try:
-            await connection.send(service.config_message())
-            await connection.send(service.speech_message(order.voice, order.speed, service.escaped(order.text)))
+            speech = service.speech_message(order.voice, order.speed, service.escaped(order.text))
+            await connection.send(service.config_message(), speech)
             while not ended:
                 progress = reader.read(await connection.receive())
                 marks = [mark for mark in map(locator.locate, progress.boundaries) if mark is not None]
@@ -149,6 +162,8 @@ class TurnMaker:
                 turn.put(progress.audio, marks)
                 tail = (tail + progress.audio)[-TAIL_BYTES:]
                 ended = progress.ended
+                if turn.seconds >= GATHER_AFTER_S and self._slots.taken >= CROWD:
+                    connection.gather(min(self._slots.taken * GATHER_S, GATHER_AT_MOST_S))
                 if turn.size:
                     patience.deadline = trio.current_time() + self._deadlines.gap_s
         except ProtocolError as error:
@@ -167,7 +182,7 @@ class TurnMaker:
             raise TurnFailed(NoAudio("Edge's speech service sent no audio for this text."), again=True)
         # The service can end a turn early as if that were its end. Then words are promised that were never heard, or words of
         # the text are neither promised nor is there the silence in which every whole turn ends.
-        if turn.seconds + AGREEMENT_S < words_end_s or (speakable(locator.rest) and not ends_in_silence(tail)):
+        if turn.seconds + AGREEMENT_S < words_end_s or (speakable(locator.rest) and not ends_in_silence(tail, order.speed)):
             raise TurnFailed(SynthesisFailed("Edge's speech service ended the audio before the end of the text."), again=True)
 
 
@@ -182,7 +197,7 @@ async def _push_decoded(turn: Turn, sink: Sink) -> float:
     began_at: float | None = None
     while True:
         pushed_s = samples_pushed / SAMPLE_RATE
-        piece = await turn.take(_wanted_s(began_at, pushed_s), BLOCK_S)
+        piece = await turn.take(_wanted_s(began_at, pushed_s), BLOCK_S if samples_pushed else FIRST_BLOCK_S)
         if piece.marks:
             await sink.words(piece.marks)
         try:

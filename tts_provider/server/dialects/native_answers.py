@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -118,6 +118,7 @@ class Answer:
     async def _whole(self, service: SpeechService, text: TextSource) -> None:
         format = self.parameters.format or "wav"
         with contextlib.ExitStack() as stack:
+            append: Callable[[bytes], object]
             if format == "wav":
                 spool = WavSpool(self.parameters.sample_rate)
                 stack.callback(spool.close)
