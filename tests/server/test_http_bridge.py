@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +125,7 @@ async def stream_forever(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     while True:
         await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
-        await trio.sleep(0.01)
+        await trio.sleep(0.5)
 
 
 # --- Requests and responses ---
@@ -278,18 +278,12 @@ async def test_an_upgrade_to_something_else_is_not_taken(start_app: StartApp) ->
 async def test_a_body_over_the_limit_is_refused(start_app: StartApp, request_: bytes) -> None:
     """The client hears of it even while it is still sending."""
     server = await start_app(echo)
-    async with server.connect() as client, trio.open_nursery() as nursery:
-
-        async def send() -> None:
-            with suppress(trio.BrokenResourceError):
-                await client.send(request_)
-
-        nursery.start_soon(send)
+    async with server.connect() as client:
+        await client.send(request_)  # the server reads on, or this would fail
         response, body = await client.response()
         assert response.status_code == 413
         assert b"at most 1000 bytes" in body
         assert await client.ended()
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_body_of_just_the_limit_is_taken(start_app: StartApp) -> None:
@@ -376,7 +370,7 @@ async def test_a_client_that_goes_cancels_the_application(start_app: StartApp, a
 
 
 async def test_a_client_that_takes_nothing_is_dropped(start_app: StartApp, autojump_clock: MockClock) -> None:
-    """A write that makes no progress ends the exchange after `send_stall_s`."""
+    """A write that makes no progress ends the exchange after `send_stall_s`; that is the client's fault, not ours."""
     autojump_clock.autojump_threshold = 0.05
     ended_at: list[float] = []
 
@@ -389,11 +383,13 @@ async def test_a_client_that_takes_nothing_is_dropped(start_app: StartApp, autoj
             ended_at.append(trio.current_time())
 
     server = await start_app(app, send_stall_s=7)
-    async with server.connect() as client:
-        begun = trio.current_time()
-        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await trio.sleep(20)
+    with capture_logs() as logs:
+        async with server.connect() as client:
+            begun = trio.current_time()
+            await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await trio.sleep(20)
     assert ended_at == [pytest.approx(begun + 7, abs=2)]
+    assert logs == []
 
 
 async def test_a_fault_before_the_response_is_a_500(start_app: StartApp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -102,22 +103,39 @@ async def test_a_client_that_goes_counts_as_cancelled(start_server: StartServer)
 
 
 async def test_errors_are_counted_by_code_and_once(start_server: StartServer) -> None:
-    server = await start_server(FakeEngine(faults={"broken": "before", "bug": "bug"}))
-    async with server.connect() as wire:
-        for text in ("broken", "bug", "", "fine"):
+    """Whatever the dialect, and wherever they come from: the engine, the text, the message itself."""
+    server = await start_server(FakeEngine(faults={"broken": "before", "bug": "bug", "half": "after"}))
+    async with server.connect() as wire, http(server) as client:
+        for text in ("broken", "bug", "half of it", "", "fine"):
             await wire.send({"text": text, "stream": True, "final_wav": False})
             await wire.until("error", "success")
-        await wire.send({"text": "fine", "model": "nope"})
-        await wire.until("error")
+            with contextlib.suppress(httpx.RemoteProtocolError):
+                await client.post("/v1/audio/speech", json={"input": text})
+        for message in ("{", {"text": "fine", "model": "nope"}, {"command": "end"}):
+            await wire.send(message)
+            await wire.until("error")
+        await client.post("/v1/audio/speech", content=b"{")
     found = await measured(server)
     errors = {name: value for name, value in found.items() if name.startswith("tts_errors_total")}
     assert errors == {
-        "tts_errors_total{code=synthesis_failed}": 2,
-        "tts_errors_total{code=empty_text}": 1,
+        "tts_errors_total{code=synthesis_failed}": 6,
+        "tts_errors_total{code=empty_text}": 2,
         "tts_errors_total{code=unknown_model}": 1,
+        "tts_errors_total{code=invalid_json}": 2,
+        "tts_errors_total{code=invalid_request}": 1,
     }
-    assert found["tts_requests_total{engine=fake}{outcome=failed}"] == 2
-    assert found["tts_requests_total{engine=fake}{outcome=done}"] == 1
+    assert found["tts_requests_total{engine=fake}{outcome=failed}"] == 6
+    assert found["tts_requests_total{engine=fake}{outcome=done}"] == 2
+
+
+async def test_work_turned_away_is_counted(start_server: StartServer) -> None:
+    server = await start_server(FakeEngine(block_delay_s=0.05), max_queued_requests=0)
+    async with server.connect() as wire:
+        await wire.send({"text": "This keeps the connection busy.", "stream": True})
+        await wire.send({"text": "This is one too many.", "stream": True})
+        await wire.until("error")
+    found = await measured(server)
+    assert found["tts_shed_total{reason=busy}"] == found["tts_errors_total{code=busy}"] == 1
 
 
 async def test_an_engine_slower_than_speech_leads_to_underruns(start_server: StartServer, autojump_clock: MockClock) -> None:
@@ -133,6 +151,19 @@ async def test_an_engine_slower_than_speech_leads_to_underruns(start_server: Sta
     found = await measured(server)
     assert found["tts_underruns_total{engine=fake}"] > 2
     assert found["tts_underruns_total{engine=quick}"] == 0
+
+
+def test_a_client_that_is_slow_is_no_underrun() -> None:
+    """It takes five seconds for the first tenth; what counts is what it then waits for the engine."""
+    metrics = Metrics()
+    with metrics.request("a", 0.0) as meter:
+        meter.audio_made(1.0)
+        meter.audio_taken(4800, 0.1, waited_s=5.0)
+        meter.audio_made(6.05)
+        meter.audio_taken(4800, 0.2, waited_s=0.0)
+        assert parse(metrics.exposition().decode())["tts_underruns_total{engine=a}"] == 0
+        meter.audio_made(6.25)
+    assert parse(metrics.exposition().decode())["tts_underruns_total{engine=a}"] == 1
 
 
 async def test_connections_over_the_limit_are_counted(start_server: StartServer) -> None:

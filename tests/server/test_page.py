@@ -72,6 +72,10 @@ async def test_all_that_was_sent_is_heard(start_server: StartServer, profile: Pa
         assert (await page.text("#underruns"), await page.text("#player")) == ("0", "AudioWorklet")
         assert (await page.text("#first-audio")).endswith(" ms")
         assert await page.text("#past") == TEXT
+        assert await page.value(
+            "(c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(Boolean))"
+            "(document.querySelector('#waveform'))"
+        )
         encoded = await page.value(
             "current.wav().arrayBuffer().then(b => btoa(Array.from(new Uint8Array(b), c => String.fromCharCode(c)).join('')))"
         )

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tts_provider.errors import TTSError
+from tts_provider.errors import InternalError, TTSError
 from tts_provider.server.http import ErrorBody, HttpError, JSONResponse, error_headers, error_type
 from tts_provider.server.http_bridge import ASGIApp, Message, Receive, Send
 from tts_provider.server.metrics import CONTENT_TYPE, Metrics
@@ -58,6 +58,18 @@ def build_app(
     async def info(_: Request) -> Response:
         return JSONResponse(describe(), headers=NO_STORE)
 
+    def tell(error: TTSError) -> Response:
+        metrics.told(error)
+        body = ErrorBody(HttpError.of(error))
+        return JSONResponse(body, status_code=error.http_status, headers=error_headers(error))
+
+    async def tell_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, TTSError)
+        return tell(error)
+
+    async def tell_fault(_: Request, __: Exception) -> Response:
+        return tell(InternalError("Something went wrong in the server."))
+
     app = Starlette(
         routes=[
             Route("/health", health),
@@ -67,7 +79,7 @@ def build_app(
             *_page_routes(),
             *routes,
         ],
-        exception_handlers={TTSError: _tell_error, HTTPException: _tell_http_error, Exception: _tell_fault},
+        exception_handlers={TTSError: tell_error, HTTPException: _tell_http_error, Exception: tell_fault},
     )
     return _RequestIds(app)  # outermost, so that an answer to a fault has an id too
 
@@ -90,15 +102,6 @@ class _RequestIds:
             await self._app(scope, receive, send_with_id)
 
 
-# --- Errors ---
-
-
-async def _tell_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, TTSError)
-    body = ErrorBody(HttpError.of(error))
-    return JSONResponse(body, status_code=error.http_status, headers=error_headers(error))
-
-
 async def _tell_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = {
@@ -107,11 +110,6 @@ async def _tell_http_error(request: Request, error: Exception) -> Response:
     }.get(error.status_code, error.detail)
     body = ErrorBody(HttpError(message, error_type(error.status_code)))
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
-
-
-async def _tell_fault(_: Request, __: Exception) -> Response:
-    body = ErrorBody(HttpError("Something went wrong in the server.", error_type(500), code="internal"))
-    return JSONResponse(body, status_code=500)
 
 
 # --- The page ---

@@ -118,7 +118,7 @@ class _Exchange:
                     nursery.start_soon(self._read)
                     await self._run_application()
                     nursery.cancel_scope.cancel()
-        if self._gone or (self._begun and not self._complete):
+        if self._gone:
             return False
         if self._refusal is not None and not self._begun:
             await self._refuse(*self._refusal)

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tts_provider.engines.base import Engine, QueueReport, SpeechOptions, VoiceChoice
-from tts_provider.errors import Busy, Draining, InternalError, Overloaded, TTSError
+from tts_provider.errors import Busy, Draining, Overloaded, TTSError
 from tts_provider.streaming.events import AudioFrame, Event
 from tts_provider.streaming.text import TextSource
 from tts_provider.streaming.utterance import Deliver, Output, Summary, Utterance
@@ -80,7 +80,7 @@ class Metrics:
         self._bytes = counter("audio_bytes", "Bytes of audio handed to clients.", "engine")
         self._seconds = counter("audio_seconds", "Seconds of audio handed to clients.", "engine")
         self._underruns = counter("underruns", "Times that a listener would have run dry.", "engine")
-        self._errors = counter("errors", "Requests that failed, by the code that the client was told.", "code")
+        self._errors = counter("errors", "Errors that clients were told of.", "code")
         self._shed = counter("shed", "Work turned away because of the server's state, by reason.", "reason")
         self._lag = histogram("event_loop_lag_seconds", "How late the event loop wakes a task.", LAG_BUCKETS)
 
@@ -92,17 +92,11 @@ class Metrics:
         """Have `read` called at each exposition."""
         self.registry.register(_ReadingCollector(read))
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Count the error, if any, with which the block ends."""
-        try:
-            yield
-        except Exception as error:
-            told = error if isinstance(error, TTSError) else InternalError("")
-            self._errors.labels(told.code).inc()
-            if isinstance(told, SHED):
-                self._shed.labels(told.code).inc()
-            raise
+    def told(self, error: TTSError) -> None:
+        """Count an error that a client is told of."""
+        self._errors.labels(error.code).inc()
+        if isinstance(error, SHED):
+            self._shed.labels(error.code).inc()
 
     @contextmanager
     def request(self, engine: str, received_at: float) -> Iterator[Meter]:

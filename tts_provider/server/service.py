@@ -65,8 +65,7 @@ class SpeechService:
         """
         source = TextSource(self.settings.max_text_chars)
         if text is not None:
-            with self.metrics.errors():
-                self._check(text)
+            self._check(text)
             source.append(text)
             source.end()
         return source
@@ -94,25 +93,24 @@ class SpeechService:
             TTSError: the request cannot be spoken; nothing was begun.
         """
         received_at = trio.current_time()
-        with self.metrics.errors():
-            entry = self._admit(parameters, format)
-            self.active += 1
-            try:
-                with self.metrics.request(entry.name, received_at) as meter:
-                    async with self.catalog.use(entry.name, on_load) as engine:
-                        choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
-                        extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
-                        warnings = [*choice.warnings, *_warnings(parameters, engine)]
-                        yield MeasuredUtterance(
-                            meter,
-                            engine,
-                            replace(choice, warnings=tuple(warnings)),
-                            SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
-                            Output(format, parameters.sample_rate, tap),
-                            text,
-                        )
-            finally:
-                self.active -= 1
+        entry = self._admit(parameters, format)
+        self.active += 1
+        try:
+            with self.metrics.request(entry.name, received_at) as meter:
+                async with self.catalog.use(entry.name, on_load) as engine:
+                    choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                    extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
+                    warnings = [*choice.warnings, *_warnings(parameters, engine)]
+                    yield MeasuredUtterance(
+                        meter,
+                        engine,
+                        replace(choice, warnings=tuple(warnings)),
+                        SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
+                        Output(format, parameters.sample_rate, tap),
+                        text,
+                    )
+        finally:
+            self.active -= 1
 
     def _admit(self, parameters: SpeechParameters, format: str) -> Entry:
         if self.draining:

@@ -113,6 +113,7 @@ class NativeDialect:
         self._fail(UnsupportedMessage("Requests are JSON in text messages; a binary message came."), None)
 
     def _fail(self, error: TTSError, request_id: str | None) -> None:
+        self._service.metrics.told(error)
         self._outbox.reply(wire.encode(wire.Failure.of(error, request_id)))
 
     # --- Commands ---
@@ -182,6 +183,7 @@ class NativeDialect:
         try:
             reply = await answer()
         except TTSError as error:
+            self._service.metrics.told(error)
             reply = wire.Failure.of(error)
         finally:
             self._commands -= 1
@@ -260,10 +262,12 @@ class NativeDialect:
                 with request.scope:
                     await self._speak(request)
             except TTSError as error:
+                self._service.metrics.told(error)
                 reply = wire.Failure.of(_told_to(request.parameters, error), request.id)
             except Exception:
                 log.exception("request.fault")
                 fault = InternalError("Something went wrong in the server.")
+                self._service.metrics.told(fault)
                 reply = wire.Failure.of(_told_to(request.parameters, fault), request.id)
             if request.scope.cancelled_caught:
                 self._outbox.discard(request)

@@ -68,6 +68,7 @@ class AudioAnswer(Response):
         except TTSError as error:
             if not self._begun:
                 raise
+            self._service.metrics.told(error)
             log.warning("speech.broke_off", code=error.code, error=error.message)
             if (end := self._end_of_failure(error)) is not None:
                 await send({"type": "http.response.body", "body": end})
