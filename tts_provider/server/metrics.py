@@ -28,6 +28,8 @@ __all__ = ["CONTENT_TYPE", "EngineReading", "MeasuredUtterance", "Meter", "Metri
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
+COUNT_S: Final = 1.0
+"""Of audio between two updates of a request's counters: two updates for each frame were a fifth of its cost."""
 LAG_PERIOD_S: Final = 1.0
 """Between two measurements of the event loop's lag."""
 
@@ -104,20 +106,22 @@ class Metrics:
         active = self._active.labels(engine)
         active.inc()
         outcome = "cancelled"
+        meter = Meter(
+            received_at=received_at,
+            queue=self._queue.labels(engine),
+            first_audio=self._first_audio.labels(engine),
+            byte_count=self._bytes.labels(engine),
+            seconds=self._seconds.labels(engine),
+            underruns=self._underruns.labels(engine),
+        )
         try:
-            yield Meter(
-                received_at=received_at,
-                queue=self._queue.labels(engine),
-                first_audio=self._first_audio.labels(engine),
-                byte_count=self._bytes.labels(engine),
-                seconds=self._seconds.labels(engine),
-                underruns=self._underruns.labels(engine),
-            )
+            yield meter
             outcome = "done"
         except Exception:
             outcome = "failed"
             raise
         finally:
+            meter.count()
             active.dec()
             self._requests.labels(engine, outcome).inc()
 
@@ -143,6 +147,8 @@ class Meter:
     """When playing began, moved on by each underrun and by the time that the client took; None before the first audio."""
     _played_s: float = 0.0
     """Seconds of audio delivered."""
+    _counted_s: float = 0.0
+    _uncounted_bytes: int = 0
 
     def audio_made(self, now: float) -> None:
         """Audio is about to be delivered."""
@@ -157,9 +163,16 @@ class Meter:
         """The client took the audio after `waited_s`; it now has `total_s` of it."""
         assert self._playing_since is not None
         self._playing_since += waited_s
-        self.byte_count.inc(byte_count)
-        self.seconds.inc(total_s - self._played_s)
         self._played_s = total_s
+        self._uncounted_bytes += byte_count
+        if total_s >= self._counted_s + COUNT_S:
+            self.count()
+
+    def count(self) -> None:
+        """Bring the counters up to date."""
+        self.byte_count.inc(self._uncounted_bytes)
+        self.seconds.inc(self._played_s - self._counted_s)
+        self._uncounted_bytes, self._counted_s = 0, self._played_s
 
 
 class MeasuredUtterance(Utterance):
