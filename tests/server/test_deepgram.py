@@ -69,7 +69,7 @@ async def close_code(client: Wire) -> tuple[Json | None, int]:
             try:
                 message = await client.receive()
             except ConnectionClosed as closed:
-                return last, closed.reason.code
+                return last, closed.reason.code if closed.reason else 0
             if isinstance(message, dict):
                 last = message
 
