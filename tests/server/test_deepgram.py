@@ -189,6 +189,7 @@ async def test_blanks_do_not_hold_a_place_of_the_engine(start_server: StartServe
 
 
 async def test_keep_alive_keeps_an_idle_connection(start_server: StartServer, autojump_clock: MockClock) -> None:
+    autojump_clock.autojump_threshold = 0.01  # what is on its way arrives before time moves on
     server = await start_server(FakeEngine(), idle_s=10.0)
     async with connect(server) as client:
         for _ in range(5):
@@ -264,6 +265,7 @@ async def test_a_waiting_client_hears_something_within_ten_seconds(
     start_server: StartServer, autojump_clock: MockClock
 ) -> None:
     """livekit gives a silent connection up after ten."""
+    autojump_clock.autojump_threshold = 0.01
     server = await start_server(FakeEngine(load_s=25.0))
     async with connect(server) as client:
         await client.reply()
