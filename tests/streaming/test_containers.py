@@ -9,6 +9,7 @@ import subprocess
 import sys
 import wave
 import weakref
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tts_provider.engines.base import Samples
 from tts_provider.errors import InvalidSampleRate, TextTooLong, UnsupportedFormat
 from tts_provider.streaming import wav
 from tts_provider.streaming.containers import FORMATS, Encoder, WavSpool, check_format, encode, open_encoder, wav_header
+from tts_provider.streaming.g711 import to_alaw, to_mulaw
 from tts_provider.streaming.pcm import to_s16
 
 COMPRESSED = ("mp3", "opus", "flac", "aac")
@@ -68,7 +70,7 @@ def first_bytes_after_ms(encoder: Encoder, sample_rate: int) -> int:
 
 
 def test_the_formats_are_those_of_the_protocol() -> None:
-    assert list(FORMATS) == ["pcm", "wav", "mp3", "opus", "flac", "aac"]
+    assert list(FORMATS) == ["pcm", "wav", "mp3", "opus", "flac", "aac", "mulaw", "alaw"]
     assert all(name == each.name for name, each in FORMATS.items())
     assert all(each.streamable for each in FORMATS.values())
 
@@ -178,6 +180,16 @@ def test_a_streamed_mp3_is_read_by_another_decoder_as_well() -> None:
     assert sample_rate == 24000
     assert align(samples, out).shift == LEAD["mp3"]
     assert align(samples, out).correlation > LIKENESS["mp3"]
+
+
+# G.711
+
+
+@pytest.mark.parametrize(("name", "compand"), [("mulaw", to_mulaw), ("alaw", to_alaw)])
+def test_companded_samples_are_one_byte_each(name: str, compand: Callable[[bytes], bytes]) -> None:
+    s16 = to_s16(speech(8000))
+    assert streamed(open_encoder(name, 8000), s16) == encode(name, 8000, s16) == compand(s16)
+    assert len(compand(s16)) == len(s16) // 2
 
 
 # Whole files

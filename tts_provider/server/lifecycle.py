@@ -17,6 +17,9 @@ from tts_provider.engines.base import Engine
 from tts_provider.engines.catalog import Catalog, Entry
 from tts_provider.errors import TTSError
 from tts_provider.server.app import build_app
+from tts_provider.server.dialects.deepgram import DeepgramDialect
+from tts_provider.server.dialects.deepgram_http import deepgram_routes
+from tts_provider.server.dialects.deepgram_query import PATH as DEEPGRAM_PATH
 from tts_provider.server.dialects.native import NativeDialect
 from tts_provider.server.dialects.native_answers import describe_server
 from tts_provider.server.dialects.openai import OpenAIDialect
@@ -169,10 +172,14 @@ async def serve(
     preloaded = trio.Event()
 
     async def session(connection: Connection) -> None:
-        await sessions.serve(connection, lambda session: NativeDialect(service, session).run())
+        path, _, query = connection.path.partition("?")
+        if path.rstrip("/") == DEEPGRAM_PATH:
+            await sessions.serve(connection, lambda session: DeepgramDialect(service, session, query).run())
+        else:
+            await sessions.serve(connection, lambda session: NativeDialect(service, session).run())
 
     app = build_app(
-        OpenAIDialect(service).routes(),
+        [*OpenAIDialect(service).routes(), *deepgram_routes(service)],
         metrics=service.metrics,
         ready=lambda: preloaded.is_set() and not service.draining,
         describe=lambda: describe_server(service),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from tts_provider.errors import InvalidSampleRate, UnsupportedFormat
+from tts_provider.streaming.g711 import to_alaw, to_mulaw
 from tts_provider.streaming.wav import WavSpool, wav_header
 
 if TYPE_CHECKING:
@@ -72,10 +73,13 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
             # From 65,536 Hz on FLAC carries round rates only; ffmpeg refuses the others.
             Format("flac", "audio/flac", range(8_000, 65_536), streamable=True),
             Format("aac", "audio/aac", (*MPEG_RATES, 64_000, 88_200, 96_000), streamable=True),
+            Format("mulaw", "audio/mulaw", ANY_RATE, streamable=True, compressed=False),
+            Format("alaw", "audio/alaw", ANY_RATE, streamable=True, compressed=False),
         )
     }
 )
-"""By name: ``pcm`` (s16le, mono, bare), ``wav`` (the same in RIFF), ``mp3``, ``opus`` (in Ogg), ``flac``, ``aac`` (ADTS)."""
+"""By name: ``pcm`` (s16le, mono, bare), ``wav`` (the same in RIFF), ``mp3``, ``opus`` (in Ogg), ``flac``, ``aac`` (ADTS), and
+G.711's ``mulaw`` and ``alaw`` (one byte a sample, bare)."""
 
 
 class Encoder(Protocol):
@@ -111,8 +115,8 @@ def check_format(format: str, sample_rate: int) -> Format:
 def open_encoder(format: str, sample_rate: int) -> Encoder:
     """A streaming encoder.
 
-    Audio that must come in before the first bytes go out, at 24 kHz: none for pcm and wav, 40 ms for opus, 72 ms for mp3, 86 ms
-    for aac, 96 ms for flac. mp3 and aac begin with silence of the encoder's own, 1105 and 1024 samples.
+    Audio that must come in before the first bytes go out, at 24 kHz: none for pcm, wav, mulaw and alaw, 40 ms for opus, 72 ms
+    for mp3, 86 ms for aac, 96 ms for flac. mp3 and aac begin with silence of the encoder's own, 1105 and 1024 samples.
 
     Raises:
         UnsupportedFormat, InvalidSampleRate: as `check_format`.
@@ -120,6 +124,8 @@ def open_encoder(format: str, sample_rate: int) -> Encoder:
     known = check_format(format, sample_rate)
     if known.compressed:
         return _AVEncoder(_SETTINGS[format], sample_rate, _Outbox())
+    if format in _COMPANDED:
+        return _CompandedEncoder(_COMPANDED[format])
     return _PCMEncoder(wav_header(sample_rate, None) if format == "wav" else b"")
 
 
@@ -132,6 +138,8 @@ def encode(format: str, sample_rate: int, s16: bytes) -> bytes:
         UnsupportedFormat, InvalidSampleRate: as `check_format`.
     """
     known = check_format(format, sample_rate)
+    if format in _COMPANDED:
+        return _COMPANDED[format](s16)
     if not known.compressed:
         return (wav_header(sample_rate, len(s16)) if format == "wav" else b"") + s16
     file = io.BytesIO()  # seekable: the muxers go back and write the totals, and an MP3 gets a Xing header
@@ -155,6 +163,25 @@ class _PCMEncoder:
 
     def feed(self, s16: bytes) -> bytes:
         return s16
+
+    def finish(self) -> bytes:
+        return b""
+
+
+_COMPANDED: Final[Mapping[str, Callable[[bytes], bytes]]] = MappingProxyType({"mulaw": to_mulaw, "alaw": to_alaw})
+
+
+class _CompandedEncoder:
+    """Each sample as one byte."""
+
+    def __init__(self, compand: Callable[[bytes], bytes]) -> None:
+        self._compand = compand
+
+    def header(self) -> bytes:
+        return b""
+
+    def feed(self, s16: bytes) -> bytes:
+        return self._compand(s16)
 
     def finish(self) -> bytes:
         return b""

@@ -178,13 +178,14 @@ class Resampler:
 
 
 class Framer:
-    """Cuts s16 bytes into frames for the wire: the first as soon as there is a sample, later ones of `frame_ms`.
+    """Cuts samples into frames for the wire: the first as soon as there is a sample, later ones of `frame_ms`.
 
     No sample is ever split, however the bytes come in.
     """
 
-    def __init__(self, sample_rate: int, frame_ms: int = FRAME_MS) -> None:
-        self._frame_bytes = max(1, sample_rate * frame_ms // 1000) * BYTES_PER_SAMPLE
+    def __init__(self, sample_rate: int, frame_ms: int = FRAME_MS, *, sample_bytes: int = BYTES_PER_SAMPLE) -> None:
+        self._sample_bytes = sample_bytes
+        self._frame_bytes = max(1, sample_rate * frame_ms // 1000) * sample_bytes
         self._pending = bytearray()
         self._begun = False
 
@@ -192,7 +193,7 @@ class Framer:
         """The frames that are complete now, in order."""
         self._pending += data
         frames = [self._take(self._frame_bytes) for _ in range(len(self._pending) // self._frame_bytes)]
-        whole = len(self._pending) // BYTES_PER_SAMPLE * BYTES_PER_SAMPLE
+        whole = len(self._pending) // self._sample_bytes * self._sample_bytes
         if whole and not frames and not self._begun:
             frames.append(self._take(whole))
         self._begun = self._begun or bool(frames)
@@ -204,7 +205,7 @@ class Framer:
         Raises:
             ValueError: half a sample is left.
         """
-        if len(self._pending) % BYTES_PER_SAMPLE:
+        if len(self._pending) % self._sample_bytes:
             raise ValueError("The last sample is incomplete: s16 audio has an even number of bytes.")
         return [self._take(len(self._pending))] if self._pending else []
 

@@ -9,8 +9,9 @@ milliseconds, so a sentence's first frame may carry the end of the pause before 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from tts_provider.engines.base import Samples, SpeechChunk, WordMark, WordTimings
@@ -26,8 +27,8 @@ __all__ = ["Renderer", "Unit"]
 PAUSE_S: Final[dict[Boundary, float]] = {"sentence": 0.15, "paragraph": 0.3, "clause": 0.08, "forced": 0.0}
 """Silence after a piece, by how it ends; on top of the 70 ms or so that trimming leaves around speech."""
 
-RAW_FORMATS: Final = frozenset({"pcm", "wav"})
-"""Formats whose bytes are samples, and so can be cut into frames of equal length."""
+RAW_FORMATS: Final[Mapping[str, int]] = MappingProxyType({"pcm": 2, "wav": 2, "mulaw": 1, "alaw": 1})
+"""Bytes of a sample in the formats whose bytes are samples, and so can be cut into frames of equal length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Renderer:
         self._resampler = Resampler(engine_rate, output_rate)
         self._encoder: Encoder | None = None
         """Opened with the first samples: what an engine encodes itself needs none."""
-        self._framer = Framer(output_rate)
+        self._framer = self._new_framer()
         self._position = 0.0
         """Engine samples in the utterance so far."""
         self._pause_s = 0.0
@@ -246,5 +247,8 @@ class Renderer:
     def _end_frame(self) -> list[Event]:
         """Send the frame that is being filled, however short: what follows belongs to something else."""
         frames: list[Event] = [AudioFrame(frame) for frame in self._framer.finish()]
-        self._framer = Framer(self._output_rate)
+        self._framer = self._new_framer()
         return frames
+
+    def _new_framer(self) -> Framer:
+        return Framer(self._output_rate, sample_bytes=RAW_FORMATS.get(self._format, 1))

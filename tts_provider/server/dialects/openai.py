@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 import structlog
@@ -25,7 +25,6 @@ from tts_provider.server.dialects.openai_answers import AudioAnswer, EventAnswer
 from tts_provider.server.http import JSONResponse
 from tts_provider.server.service import SpeechService
 from tts_provider.settings import SettingsError
-from tts_provider.streaming.containers import FORMATS
 
 __all__ = ["OpenAIDialect"]
 
@@ -42,12 +41,14 @@ SPEAKERS: Final[Mapping[str, int]] = {
 }  # fmt: skip
 """The unified speaker that stands for each of OpenAI's voices: alike in gender, and in accent where there is one."""
 
+ResponseFormat = Literal["pcm", "wav", "mp3", "opus", "flac", "aac"]
+
 WANTED: Final = {
     "input": "must be a string: the text to speak",
     "model": "must be a string",
     "voice": 'must be a string or an object such as {"id": "alloy"}',
     "speed": f"must be a number from {MIN_SPEED} to {MAX_SPEED:.0f}",
-    "response_format": f"must be one of {', '.join(FORMATS)}",
+    "response_format": f"must be one of {', '.join(get_args(ResponseFormat))}",
     "stream_format": "must be 'audio' or 'sse'",
     "instructions": "must be a string",
     "lang": "must be a language tag such as 'en-US'",
@@ -68,7 +69,7 @@ class SpeechRequest(msgspec.Struct):
     input: str
     model: Name | None = None
     voice: Name | VoiceReference | None = None
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = None
+    response_format: ResponseFormat | None = None
     speed: Annotated[float, msgspec.Meta(ge=MIN_SPEED, le=MAX_SPEED)] | None = None
     stream_format: Literal["audio", "sse"] | None = None
     instructions: str | None = None
