@@ -34,6 +34,7 @@ TurnFault = Literal[
     "unknown_metadata",  # metadata of an unknown type
     "garbage",  # audio that is not MP3
     "half_garbage",  # MP3 first, then something else
+    "half_tags",  # MP3 first, then nothing but tags, which decoders pass over in silence
     "oversize",  # one message of 2 MiB
 ]
 

@@ -63,7 +63,7 @@ class TurnSender:
         first_byte_s = settings.first_byte_s + (rule.delay_s if rule is not None and fault == "slow" else 0.0)
         await asyncio.sleep(max(0.0, asked + first_byte_s - asyncio.get_running_loop().time()))
         pieces = script.pieces
-        if fault in ("truncate", "half_garbage") or settings.metadata_first:
+        if fault in ("truncate", "half_garbage", "half_tags") or settings.metadata_first:
             self._write(script.all_metadata, ssml)
             pieces = script.audio_only
         if rule is not None and fault != "slow":
@@ -102,10 +102,10 @@ class TurnSender:
     async def _misbehave(self, rule: Rule, pieces: tuple[Piece, ...], script: TurnScript, ssml: Ssml) -> bool:
         """Carry out a fault; returns whether the turn is to be ended properly."""
         part = pieces[: max(1, int(len(pieces) * rule.after))]
-        bad = self._bad_frame(rule)
-        if bad is not None:
+        frame = self._bad_frame(rule)
+        if frame is not None:
             await self._write_paced(part, ssml)
-            self._write(bad, ssml)
+            self._write(frame, ssml)
             return True
         match rule.fault:
             case "no_audio":
@@ -117,12 +117,13 @@ class TurnSender:
             case "close_start":
                 await self._socket.close(code=1011, message=b"overloaded")
                 return False
-            case "garbage" | "half_garbage":
-                good = part if rule.fault == "half_garbage" else ()
+            case "garbage" | "half_garbage" | "half_tags":
+                good = () if rule.fault == "garbage" else part
                 await self._write_paced(good, ssml)
                 noise = random.Random(1)
                 for _ in pieces[len(good) :]:
-                    self._write(binary_frame(audio_message(noise.randbytes(720))), ssml)
+                    bad = (b"TAG" + bytes(125)) * 6 if rule.fault == "half_tags" else noise.randbytes(720)
+                    self._write(binary_frame(audio_message(bad)), ssml)
                 return True
         await self._write_paced(part, ssml)
         match rule.fault:

@@ -78,6 +78,18 @@ async def test_refused_connections_ahead_leave_the_service_alone(service: EdgeSe
         assert len(service.journal.events("connected")) == asked
 
 
+async def test_a_dead_connection_is_never_handed_out(service: EdgeService) -> None:
+    service.settings.idle_close_s = 0.05
+    service.plan.add(Rule("unavailable", skip=1))  # so that no other takes its place
+    connections = Connections(Dialer(Address.parse(service.endpoint)), Deadlines(), ahead=2)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(connections.run)
+        await happened(service, "left", 2)
+        await trio.sleep(0.1)
+        assert connections.idle() is None
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_old_connection_is_replaced_before_its_token_expires(
     service: EdgeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
