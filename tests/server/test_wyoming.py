@@ -54,7 +54,7 @@ async def talk(server: RunningServer, use: Callable[[AsyncTcpClient], Awaitable[
 
     async def connected() -> T:
         assert server.address.wyoming_port is not None
-        async with AsyncTcpClient("127.0.0.1", server.address.wyoming_port, read_timeout=RESPONSE_S) as client:
+        async with asyncio.timeout(RESPONSE_S), AsyncTcpClient("127.0.0.1", server.address.wyoming_port) as client:
             return await use(client)
 
     return await trio.to_thread.run_sync(lambda: asyncio.run(connected()))
