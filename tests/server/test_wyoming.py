@@ -320,7 +320,7 @@ async def test_silence_comes_while_a_slow_engine_works(start_server: StartServer
     assert prompt.audio == await native(server, "Hi.")
     silence = late.audio.removesuffix(prompt.audio)
     assert not any(silence)
-    assert 0.2 < len(silence) / 48_000 < 0.8
+    assert 0.35 < len(silence) / 48_000 < 0.8  # without gaps, once it has begun
 
 
 # --- Errors ---
@@ -476,9 +476,11 @@ async def test_a_signal_lets_running_requests_end(nursery: trio.Nursery, autojum
         await busy.send_all(line("synthesize", {"text": "This sentence takes two seconds to speak."}))
         heard = await busy.receive_some()
         os.kill(os.getpid(), signal.SIGTERM)
+        begun = trio.current_time()
         assert await read_to_end(idle) == b""
         heard += await read_to_end(busy)
         assert b'"type":"audio-stop"' in heard
+        assert trio.current_time() - begun < 4  # of the 8 that it might take
     with trio.fail_after(1):
         await ended.wait()
 
