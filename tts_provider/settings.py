@@ -34,6 +34,7 @@ class Settings:
 
     host: str = _knob("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int = _knob(9000, "TCP port; 0 takes a free one")
+    wyoming_port: int = _knob(0, "TCP port for Wyoming (Home Assistant), customarily 10200; 0 is off")
     default_model: str = _knob("edge", "engine of requests that name none")
     preload: tuple[str, ...] = _knob((), "engines to load before the server calls itself ready, separated by commas")
     idle_unload_s: float = _knob(0.0, "unload an engine that nobody used for so long; 0 keeps it")
@@ -56,6 +57,9 @@ class Settings:
     close_s: float = _knob(2.0, "for the closing handshake")
     openai_voices: tuple[str, ...] = _knob(
         (), "voices that OpenAI's names mean, as nova=1 or edge/nova=en-US-AriaNeural, separated by commas"
+    )
+    wyoming_silence_after_s: float = _knob(
+        0.0, "comfort silence for a Wyoming client that heard nothing for so long (satellites give up after 5 s); 0 is off"
     )
     drain_s: float = _knob(8.0, "for running requests to end after SIGTERM; docker stop waits 10 s")
 
@@ -87,8 +91,9 @@ class Settings:
             choices = knob.metadata["choices"]
             if choices and value not in choices:
                 raise SettingsError(f"{knob.name} must be one of {', '.join(choices)}, but is {value!r}.")
-        if self.port > 65535:
-            raise SettingsError(f"port must be at most 65535, but is {self.port}.")
+        for name, port in (("port", self.port), ("wyoming_port", self.wyoming_port)):
+            if port > 65535:
+                raise SettingsError(f"{name} must be at most 65535, but is {port}.")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

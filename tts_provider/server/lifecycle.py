@@ -6,8 +6,9 @@ import gc
 import math
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -28,7 +29,10 @@ from tts_provider.server.listener import BACKLOG, Connection, Listener
 from tts_provider.server.metrics import EngineReading, Reading
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import Sessions
-from tts_provider.settings import Settings
+from tts_provider.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from tts_provider.server.dialects.wyoming import WyomingDialect
 
 __all__ = ["ServerAddress", "engine_entries", "serve"]
 
@@ -43,6 +47,8 @@ class ServerAddress:
 
     host: str
     port: int
+    wyoming_port: int | None = None
+    """None when Wyoming is not spoken."""
 
 
 def engine_entries(settings: Settings) -> list[Entry]:
@@ -159,7 +165,7 @@ async def serve(
     Raises:
         OSError: the address cannot be listened on.
         UnknownModel: the default engine, or one to preload, does not exist.
-        SettingsError: ``openai_voices`` makes no sense.
+        SettingsError: ``openai_voices`` makes no sense, or ``wyoming_port`` is set and the package is missing.
     """
     catalog = Catalog(
         engine_entries(settings) if entries is None else entries,
@@ -185,6 +191,7 @@ async def serve(
         describe=lambda: describe_server(service),
     )
     listener = Listener(settings, session, HttpBridge(app, max_body_bytes=settings.max_message_bytes))
+    wyoming = _wyoming(service) if settings.wyoming_port else None
     service.metrics.read_with(lambda: _reading(listener, catalog))
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
@@ -194,6 +201,10 @@ async def serve(
         await nursery.start(catalog.run)
         sockets = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
         address = ServerAddress(*sockets[0].socket.getsockname()[:2])
+        if wyoming is not None:
+            wyoming_sockets = await trio.open_tcp_listeners(settings.wyoming_port, host=settings.host, backlog=BACKLOG)
+            address = replace(address, wyoming_port=settings.wyoming_port)
+            log.info("wyoming.listening", host=address.host, port=address.wyoming_port)
         _warn_if_open(settings)
         log.info("server.listening", host=address.host, port=address.port, version=__version__)
         nursery.start_soon(_preload, catalog, preload, preloaded)
@@ -201,13 +212,28 @@ async def serve(
         task_status.started(address)
         async with trio.open_nursery() as connections:
             with accepting:
-                await listener.run(sockets, connections)
+                async with trio.open_nursery() as ports:
+                    ports.start_soon(listener.run, sockets, connections)
+                    if wyoming is not None:
+                        ports.start_soon(wyoming.warm_up)
+                        ports.start_soon(listener.run_other, wyoming_sockets, wyoming.serve, connections)
             service.draining = True
             log.info("server.draining", requests=service.active, connections=listener.connections)
             connections.start_soon(sessions.drain, settings.drain_s)
             connections.start_soon(listener.drain, settings.drain_s)
+            if wyoming is not None:
+                connections.start_soon(wyoming.drain, settings.drain_s)
         log.info("server.stopped")
         nursery.cancel_scope.cancel(reason="stopped")
+
+
+def _wyoming(service: SpeechService) -> WyomingDialect:
+    """The dialect that speaks Wyoming, imported only where it is wanted: its package is optional."""
+    try:
+        from tts_provider.server.dialects.wyoming import WyomingDialect
+    except ImportError as error:
+        raise SettingsError("wyoming_port needs the package wyoming (1.7 or later): pip install -U wyoming") from error
+    return WyomingDialect(service)
 
 
 def _reading(listener: Listener, catalog: Catalog) -> Reading:

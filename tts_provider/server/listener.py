@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import h11
@@ -22,7 +23,7 @@ from tts_provider.server.streams import GuardedStream
 from tts_provider.server.websocket import Closed
 from tts_provider.settings import Settings
 
-__all__ = ["Connection", "Listener"]
+__all__ = ["Connection", "Listener", "Serve"]
 
 MAX_HEAD_BYTES: Final = 16_384
 BACKLOG: Final = 1_024
@@ -32,6 +33,9 @@ KEEP_ALIVE_S: Final = 30.0
 """Until the next request on a connection: browsers and SDKs come back within seconds, proxies keep 60 s at most."""
 
 log = structlog.get_logger(__name__)
+
+Serve = Callable[[GuardedStream], Awaitable[None]]
+"""Serves one connection until it ends. It may raise anything."""
 
 
 @dataclass(slots=True)
@@ -65,15 +69,26 @@ class Listener:
 
     async def run(self, listeners: list[trio.SocketListener], handler_nursery: trio.Nursery) -> None:
         """Accept until cancelled; connections live in `handler_nursery` and go on then."""
-        await trio.serve_listeners(self._handle, listeners, handler_nursery=handler_nursery)
+        await trio.serve_listeners(partial(self._handle, self._serve), listeners, handler_nursery=handler_nursery)
 
-    async def _handle(self, socket: trio.SocketStream) -> None:
+    async def run_other(self, listeners: list[trio.SocketListener], serve: Serve, handler_nursery: trio.Nursery) -> None:
+        """The same for another protocol on a port of its own, behind the same barrier and within the same limit."""
+
+        async def within_limit(stream: GuardedStream) -> None:
+            if self.connections > self.settings.max_connections:
+                self.turned_away += 1
+            else:
+                await serve(stream)
+
+        await trio.serve_listeners(partial(self._handle, within_limit), listeners, handler_nursery=handler_nursery)
+
+    async def _handle(self, serve: Serve, socket: trio.SocketStream) -> None:
         """The barrier: nothing but cancellation gets past it, and the socket is closed whatever happens."""
         self.connections += 1
         stream = GuardedStream(socket, self.settings.send_stall_s)
         try:
             with structlog.contextvars.bound_contextvars(connection=next(self._ids)):
-                await self._serve(stream)
+                await serve(stream)
         except* (Closed, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass  # the client went away, in one of its many ways
         except* Exception:

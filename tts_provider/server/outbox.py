@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from tts_provider.server.websocket import Closed, WebSocket
+from tts_provider.server.websocket import Closed
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Peer"]
 
 MAX_MESSAGES: Final = 8
 """Messages that wait before a request must: with frames of 100 ms, 0.8 s of audio, however many requests share them."""
@@ -18,6 +18,17 @@ MAX_REPLIES: Final = 64
 """Answers to commands that may wait besides. A client that sends more without reading an answer is dropped."""
 BATCH_BYTES: Final = 65_536
 """Sent in one system call at most."""
+
+
+class Peer(Protocol):
+    """The client's end: a WebSocket, or a stream of another protocol's messages."""
+
+    async def send(self, messages: list[str | bytes]) -> None:
+        """Send `messages` in order and, where they are small, together.
+
+        Raises:
+            Closed: the connection is gone, or the client took nothing for too long.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +42,8 @@ class _Item:
 class Outbox:
     """The only way to the client. `run` sends; requests `put`, the reader `reply`s."""
 
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
         self._items: deque[_Item] = deque()
         self._replies = 0
         self._filled = trio.Event()
@@ -54,7 +65,7 @@ class Outbox:
         self._filled.set()
         await taken.wait()
 
-    def reply(self, message: str) -> None:
+    def reply(self, message: str | bytes) -> None:
         """Add the answer to a command without waiting.
 
         Raises:
@@ -81,7 +92,7 @@ class Outbox:
         try:
             while not (self._stopping and not self._items):
                 if self._items:
-                    await self._websocket.send(self._take())
+                    await self._peer.send(self._take())
                 else:
                     self._filled = trio.Event()
                     await self._filled.wait()
