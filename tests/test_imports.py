@@ -19,7 +19,7 @@ ALLOWED = {
     "settings": set(),
     "logs": set(),
     "playback": set(),
-    "messages": {"errors"},
+    "messages": {"errors", "messages"},
     "client": {"errors", "messages", "client"},
     "say": {"client", "playback"},
     "doctor": {"errors", "settings", "engines", "server"},

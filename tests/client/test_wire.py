@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_provider.client import TTSServerError, UnexpectedReply
-from tts_provider.client.wire import INFO, SPEECH, decode, encode_request
+from tts_provider.client.wire import INFO, SPEECH, decode
 from tts_provider.messages import (
     Append,
     Begin,
@@ -27,6 +27,7 @@ from tts_provider.messages import (
     SpeechParameters,
     Voices,
     encode,
+    encode_request,
     parse_request,
 )
 

@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 from tts_provider.client.errors import ConnectionLost, NotConnected, TTSServerError
 from tts_provider.client.stream import OnQueued, SpeechStream
 from tts_provider.client.websocket import ServerAddress, WebSocket
-from tts_provider.client.wire import RequestOptions, encode_request
-from tts_provider.messages import Begin, Request, Speak, SpeechParameters, Success
+from tts_provider.client.wire import RequestOptions
+from tts_provider.messages import Begin, Request, Speak, SpeechParameters, Success, encode_request
 
 __all__ = ["ClientSession", "logger"]
 

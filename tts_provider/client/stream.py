@@ -11,8 +11,20 @@ import anyio
 
 from tts_provider.client.errors import TTSClientError, TTSServerError, UnexpectedReply
 from tts_provider.client.websocket import WebSocket
-from tts_provider.client.wire import SPEECH, SpeechReply, decode, encode_request
-from tts_provider.messages import Append, Cancel, Cancelled, End, Flush, Queued, Sentence, Streaming, Success, Words
+from tts_provider.client.wire import SPEECH, SpeechReply, decode
+from tts_provider.messages import (
+    Append,
+    Cancel,
+    Cancelled,
+    End,
+    Flush,
+    Queued,
+    Sentence,
+    Streaming,
+    Success,
+    Words,
+    encode_request,
+)
 
 __all__ = ["OnQueued", "SpeechEvent", "SpeechStream", "TextPump"]
 

@@ -1,42 +1,29 @@
-"""Requests as the client writes them, and replies as it reads them: `tts_provider.messages` from the other side."""
+"""What a client asks for, and replies as it reads them: `tts_provider.messages` from the other side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
 
 from tts_provider.client.errors import TTSServerError, UnexpectedReply
 from tts_provider.messages import (
-    Append,
-    Begin,
-    Cancel,
     Cancelled,
-    End,
     Failure,
-    Flush,
-    Hello,
-    Info,
-    Preload,
     Preloaded,
     Queued,
     Reply,
-    Request,
     Sentence,
     ServerInfo,
-    Speak,
-    SpeechParameters,
     Streaming,
     Success,
     VoiceList,
-    Voices,
     Words,
 )
 
-__all__ = ["INFO", "PRELOADED", "SPEECH", "VOICES", "RequestOptions", "SpeechReply", "decode", "encode_request"]
+__all__ = ["INFO", "PRELOADED", "SPEECH", "VOICES", "RequestOptions", "SpeechReply", "decode"]
 
 QUOTED: Final = 100
 """Characters of an unexpected reply that an error shows."""
@@ -108,42 +95,3 @@ def decode(message: str | bytes, decoder: msgspec.json.Decoder[T]) -> T:
     if isinstance(reply, Failure):
         raise TTSServerError(reply)
     return reply
-
-
-def encode_request(request: Request) -> str:
-    """The text message that carries `request`; what is at its default is left out."""
-    match request:
-        case Speak(text, parameters):
-            written: dict[str, Any] = {"text": text} | _speech(parameters)
-        case Begin(parameters):
-            written = {"command": "begin"} | _speech(parameters)
-        case Append(text, request_id):
-            written = {"command": "append", "text": text, "request_id": request_id}
-        case Flush(request_id):
-            written = {"command": "flush", "request_id": request_id}
-        case End(request_id):
-            written = {"command": "end", "request_id": request_id}
-        case Cancel(request_id):
-            written = {"command": "cancel", "request_id": request_id}
-        case Hello(version):
-            written = {"command": "hello", "version": version}
-        case Info():
-            written = {"command": "info"}
-        case Voices(model, lang):
-            written = {"command": "voices", "model": model, "lang": lang}
-        case Preload(model):
-            written = {"command": "preload", "model": model}
-    return msgspec.json.encode({name: value for name, value in written.items() if value is not None}).decode()
-
-
-_DEFAULTS: Final = SpeechParameters()
-_WIRE_NAMES: Final = {"extra": "extra_params"}
-_NOT_SENT: Final = ("warnings",)
-
-
-def _speech(parameters: SpeechParameters) -> dict[str, Any]:
-    return {
-        _WIRE_NAMES.get(name, name): getattr(parameters, name)
-        for name in (field.name for field in fields(SpeechParameters) if field.name not in _NOT_SENT)
-        if getattr(parameters, name) != getattr(_DEFAULTS, name)
-    }

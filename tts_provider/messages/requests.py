@@ -1,7 +1,4 @@
-"""The native protocol's messages, typed: what a client may say, and what it is answered.
-
-The only file that knows the JSON names of the wire. It does no input or output and knows neither sockets nor engines: it turns
-text into requests (`parse_request`) and replies into text (`encode`), for the server and the client alike.
+"""What a client may say, read and written.
 
 Each field of a request is read on its own, so that an error names the field and carries the code of its kind: a speaker of
 ``"abc"`` is `invalid_speaker`, whatever else the request says.
@@ -11,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -24,7 +21,6 @@ from tts_provider.errors import (
     InvalidSpeaker,
     InvalidText,
     RequestError,
-    TTSError,
     UnknownCommand,
     UnknownModel,
     UnknownSpeaker,
@@ -55,8 +51,6 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,62}[\x21-\x7e])?")
 _DIGITS: Final = re.compile(r"[0-9]{1,4}")
 
 T = TypeVar("T")
-
-# --- What a client may say ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,188 +350,40 @@ class _Fields:
         return extra
 
 
-# --- What it is answered ---
+def encode_request(request: Request) -> str:
+    """The text message that carries `request`; what is at its default is left out."""
+    match request:
+        case Speak(text, parameters):
+            written: dict[str, Any] = {"text": text} | _speech(parameters)
+        case Begin(parameters):
+            written = {"command": "begin"} | _speech(parameters)
+        case Append(text, request_id):
+            written = {"command": "append", "text": text, "request_id": request_id}
+        case Flush(request_id):
+            written = {"command": "flush", "request_id": request_id}
+        case End(request_id):
+            written = {"command": "end", "request_id": request_id}
+        case Cancel(request_id):
+            written = {"command": "cancel", "request_id": request_id}
+        case Hello(version):
+            written = {"command": "hello", "version": version}
+        case Info():
+            written = {"command": "info"}
+        case Voices(model, lang):
+            written = {"command": "voices", "model": model, "lang": lang}
+        case Preload(model):
+            written = {"command": "preload", "model": model}
+    return msgspec.json.encode({name: value for name, value in written.items() if value is not None}).decode()
 
 
-class Reply(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="status"):
-    """The base of all replies; ``status`` tells them apart."""
+_DEFAULTS: Final = SpeechParameters()
+_WIRE_NAMES: Final = {"extra": "extra_params"}
+_NOT_SENT: Final = ("warnings",)
 
 
-class Queued(Reply, tag="queued"):
-    """The model is loading, or every place is taken."""
-
-    message: str
-    queue_position: int
-    request_id: str | None = None
-    progress: float | None = None
-    """Share of the loading that is done, 0 to 1."""
-
-
-class Streaming(Reply, tag="streaming"):
-    """The first answer to a streaming request."""
-
-    request_id: str
-    model: str
-    voice: str
-    lang: str
-    sample_rate: int
-    """Hz, of the audio that follows."""
-    format: str
-    channels: int
-    warnings: Sequence[str]
-    stream: int | None = None
-    """The number before each of its binary messages, on a multiplexed connection."""
-
-
-class Sentence(Reply, tag="sentence"):
-    """The binary messages from here on speak this piece of the text."""
-
-    request_id: str
-    index: int
-    text: str
-    start_ms: float
-    """Milliseconds of the request's audio before it."""
-
-
-class Word(msgspec.Struct, kw_only=True):
-    """One word, in the text and in the audio."""
-
-    text: str
-    offset: int
-    """Code points of the request's text before it."""
-    start_ms: float
-    end_ms: float
-    exact: bool
-    """False for an estimate from the text's length."""
-
-
-class Words(Reply, tag="words"):
-    """Where words of a sentence are in the audio."""
-
-    request_id: str
-    index: int
-    """The sentence's."""
-    words: Sequence[Word]
-
-
-class Timings(msgspec.Struct, kw_only=True):
-    """Milliseconds since the request was read."""
-
-    queue_ms: float
-    """Until the engine was ready and had a place."""
-    first_audio_ms: float
-    total_ms: float
-
-
-class Success(Reply, tag="success"):
-    """The request is spoken. A whole file of `length_bytes` follows unless it was streamed with ``final_wav`` false."""
-
-    length_bytes: int
-    sample_rate: int
-    format: str
-    request_id: str | None = None
-    duration_ms: float | None = None
-    sentences: int | None = None
-    timings: Timings | None = None
-    model: str | None = None
-    voice: str | None = None
-    lang: str | None = None
-    warnings: Sequence[str] = ()
-    stream: int | None = None
-    """As in `Streaming`; for a request that was not streamed on a multiplexed connection."""
-
-
-class Cancelled(Reply, tag="cancelled"):
-    """The request was stopped; no byte of it follows."""
-
-    request_id: str
-
-
-class Failure(Reply, tag="error"):
-    """The request failed, or was no request."""
-
-    message: str
-    code: str
-    retryable: bool
-    request_id: str | None = None
-    field: str | None = None
-    retry_after_ms: int | None = None
-
-    @classmethod
-    def of(cls, error: TTSError, request_id: str | None = None) -> Failure:
-        return cls(
-            message=error.message,
-            code=error.code,
-            retryable=error.retryable,
-            request_id=request_id,
-            field=error.field,
-            retry_after_ms=error.retry_after_ms,
-        )
-
-
-class VoiceEntry(msgspec.Struct, kw_only=True):
-    id: str
-    name: str
-    model: str
-    lang: str
-    gender: str | None = None
-
-
-class VoiceList(Reply, tag="success"):
-    """The answer to ``voices``."""
-
-    voices: Sequence[VoiceEntry]
-
-
-class Preloaded(Reply, tag="success"):
-    """The answer to ``preload``, once the model is ready."""
-
-    model: str
-    ready: bool
-
-
-class Greeting(Reply, tag="success"):
-    """The answer to ``hello``; from here on the connection is multiplexed."""
-
-    server_version: str
-    version: int
-    capabilities: Sequence[str]
-    limits: Mapping[str, int | float]
-
-
-class CurrentModel(msgspec.Struct, kw_only=True):
-    name: str
-    ready: bool
-    sample_rate: int
-    speakers: Mapping[str, str]
-
-
-class ModelEntry(msgspec.Struct, kw_only=True):
-    identifiers: Sequence[str]
-    speakers: Mapping[str, str]
-    sample_rate: int
-    state: str
-    """``unavailable``, ``unloaded``, ``loading`` or ``ready``."""
-    detail: str | None = None
-    """Why it is unavailable, and the command that changes that."""
-
-
-class ServerInfo(Reply, tag="success"):
-    """The answer to ``info``."""
-
-    server_version: str
-    current_model: CurrentModel
-    available_models: Mapping[str, ModelEntry]
-    queue_size: int
-    model_loaded: bool
-    speaker_mapping: Mapping[str, str]
-    limits: Mapping[str, int | float]
-    protocol_version: int
-
-
-def encode(reply: Reply) -> str:
-    """The text message that carries `reply`."""
-    return _ENCODER.encode(reply).decode()
-
-
-_ENCODER: Final = msgspec.json.Encoder()
+def _speech(parameters: SpeechParameters) -> dict[str, Any]:
+    return {
+        _WIRE_NAMES.get(name, name): getattr(parameters, name)
+        for name in (each.name for each in fields(SpeechParameters) if each.name not in _NOT_SENT)
+        if getattr(parameters, name) != getattr(_DEFAULTS, name)
+    }
