@@ -21,6 +21,12 @@ TEXT = "Already connected."
 WHOLE = Mp3Decoder().decode(speak(TEXT).mp3, last=True)
 
 
+async def ready(service: EdgeService, count: int) -> None:
+    """Wait until so many connections are open, and the engine knows of them."""
+    await happened(service, "opened", count)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+
+
 async def test_by_default_none_is_opened_before_it_is_needed(service: EdgeService, tmp_path: Path) -> None:
     async with engine_on(service, tmp_path) as engine:
         await happened(service, "voices")
@@ -40,7 +46,7 @@ async def test_each_turn_has_its_own_connection(service: EdgeService, tmp_path: 
 async def test_a_connection_opened_ahead_spares_the_handshake(tmp_path: Path) -> None:
     with EdgeService(Settings(connect_delay_s=0.5)) as service:
         async with engine_on(service, tmp_path, preconnect=2) as engine:
-            await happened(service, "opened", 2)
+            await ready(service, 2)
             started = trio.current_time()
             await say(engine, TEXT)
             assert trio.current_time() - started < 0.4
@@ -63,7 +69,7 @@ async def test_a_connection_that_dies_when_it_is_used_does_not_count_as_a_try(
 ) -> None:
     service.plan.add(Rule(fault, times=3))  # type: ignore[arg-type]
     async with engine_on(service, tmp_path, preconnect=1, deadlines=QUICK) as engine:
-        await happened(service, "opened")
+        await ready(service, 1)
         sink = await say(engine, TEXT)
     assert np.array_equal(sink.audio_samples, WHOLE)
 

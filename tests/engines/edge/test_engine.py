@@ -43,6 +43,21 @@ def test_importing_the_engine_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_without_edge_tts_it_says_what_to_install() -> None:
+    code = (
+        "import sys, trio; sys.modules['edge_tts'] = None\n"
+        "from tts_provider.engines.edge import EdgeEngine\n"
+        "from tts_provider.errors import EngineUnavailable\n"
+        "async def main():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        try: await nursery.start(EdgeEngine().run, lambda share, doing: None)\n"
+        "        except EngineUnavailable as error: assert 'pip install -U edge-tts av' in error.message\n"
+        "        else: raise AssertionError\n"
+        "trio.run(main)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_it_is_an_engine() -> None:
     engine: Engine = EdgeEngine()
     assert engine.name == "edge"

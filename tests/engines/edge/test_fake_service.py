@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.request import Request, urlopen
 
 import av
 import edge_tts
@@ -233,6 +237,24 @@ def test_pace_and_first_byte_are_kept(pointed: EdgeService) -> None:
     first, total = asyncio.run(timed())
     assert 0.2 <= first < 0.35
     assert total - first >= speak(TEXT).seconds / 10 - 0.1
+
+
+def test_it_runs_by_itself() -> None:
+    command = [sys.executable, "-m", "tests.edge_service", "--first-byte", "0.01", "--pace", "50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        endpoint = process.stdout.readline().strip()
+        assert endpoint.startswith("ws://127.0.0.1:")
+        base = endpoint.replace("ws:", "http:")
+        warm = Request(f"{base}/fake/warm", json.dumps({"texts": ["Hello.", "You there."]}).encode())
+        with urlopen(warm, timeout=10) as answer:
+            assert json.load(answer) == {"speeches": 2}
+        with urlopen(f"{base}/fake/stats", timeout=10) as answer:
+            assert json.load(answer)["turns"] == 0
+        with urlopen(Request(f"{base}/fake/reset", b""), timeout=10) as answer:
+            assert json.load(answer) == {}
+        process.terminate()
+        assert process.wait(10) == 0
 
 
 def test_a_client_that_leaves_is_seen_at_once(pointed: EdgeService) -> None:

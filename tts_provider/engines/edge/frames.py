@@ -28,7 +28,7 @@ NO_CODE: Final = 1005
 
 
 class BrokenFrames(Exception):
-    """The bytes are no frames of a server, or a message is too long; nothing after them can be understood."""
+    """The bytes are no frames of a server, or a message is too long; its text completes "The service sent ..."."""
 
 
 class FrameSplitter:

@@ -35,8 +35,8 @@ FIRST_BLOCK_S: Final = 0.25
 """Longest first block: nobody shall wait for the decoding of more."""
 BLOCK_S: Final = 1.0
 """Longest block of audio that is handed over at once."""
-GATHER_S: Final = 0.001
-"""For each turn under way, how long a turn's messages may gather before they are read, for ten cost little more than one."""
+GATHER_S: Final = 0.002
+"""How long messages may gather before they are read, for each turn that is under way: ten cost little more than one."""
 CROWD: Final = 5
 """Turns under way, below which nobody waits."""
 GATHER_AT_MOST_S: Final = 0.1
@@ -108,9 +108,9 @@ class TurnMaker:
 
     async def _fetch_with_retries(self, order: Order, turn: Turn) -> None:
         deadline = trio.current_time() + self._deadlines.first_audio_s
+        idle = self._connections.idle()
         retries = 0
         while True:
-            idle = self._connections.idle()
             try:
                 return await self._attempt(order, turn, idle, deadline)
             except TurnFailed as failed:
@@ -124,6 +124,7 @@ class TurnMaker:
                         raise
                     retries += 1
             turn.restart()
+            idle = None
             await trio.sleep(pause_s)
 
     async def _attempt(self, order: Order, turn: Turn, connection: Connection | None, deadline: float) -> None:
@@ -166,9 +167,7 @@ class TurnMaker:
                     connection.gather(min(self._slots.taken * GATHER_S, GATHER_AT_MOST_S))
                 if turn.size:
                     patience.deadline = trio.current_time() + self._deadlines.gap_s
-        except ProtocolError as error:
-            raise TurnFailed(SynthesisFailed(f"Edge's speech service sent {error}."), again=False) from error
-        except BrokenFrames as error:
+        except (ProtocolError, BrokenFrames) as error:
             raise TurnFailed(SynthesisFailed(f"Edge's speech service sent {error}."), again=False) from error
         except SynthesisFailed as error:
             raise TurnFailed(error, again=False) from error
