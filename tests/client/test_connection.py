@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
 import struct
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from tests.client.helpers import (
     stream_two_blocks,
     tokens,
 )
+from tests.edge_service.certificate import authority_file, server_context
 from tts_provider.client import (
     ConnectFailed,
     ConnectionLost,
@@ -113,33 +112,17 @@ def test_a_url_says_host_port_and_path() -> None:
             TTSClient.from_url(url)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for 127.0.0.1 that nobody has signed, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    subject = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt"]
-    subprocess.run([*command.split(), *subject], check=True, capture_output=True)
-    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
-    return file
-
-
-def test_a_wss_url_is_spoken_to_over_tls(run: Run, certificate: Path) -> None:
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server_side.load_cert_chain(certificate)
-
+def test_a_wss_url_is_spoken_to_over_tls(run: Run) -> None:
     async def main() -> None:
         url = f"wss://127.0.0.1:{server.port}/"
-        trusting = ssl.create_default_context(cafile=certificate)
+        trusting = ssl.create_default_context(cafile=authority_file())
         async with TTSClient.from_url(url, ssl_context=trusting) as client:
             assert (await client.speak("Hello."))[44:] == BLOCK + BLOCK
         with pytest.raises(ConnectFailed, match="CERTIFICATE_VERIFY_FAILED"):
             async with TTSClient.from_url(url):
                 pass
 
-    with scripted(stream_two_blocks, tls=server_side) as server:
+    with scripted(stream_two_blocks, tls=server_context()) as server:
         run(main)
 
 

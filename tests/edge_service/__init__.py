@@ -9,15 +9,15 @@ Run by itself: ``python -m tests.edge_service --port 8765 --first-byte 0.3 --pac
 
 from __future__ import annotations
 
+from tests.edge_service.certificate import authority_file
 from tests.edge_service.journal import Event, Journal, Stats
 from tests.edge_service.plan import Fault, Plan, Rule
 from tests.edge_service.proxy import ConnectProxy
 from tests.edge_service.server import SOCKET_PATH, VOICES_PATH, Settings, VoicesAnswer
-from tests.edge_service.service import CERTIFICATE, EdgeService, serve
+from tests.edge_service.service import EdgeService, serve
 from tests.edge_service.speech import sentences_of, speak, tone_of
 
 __all__ = [
-    "CERTIFICATE",
     "SOCKET_PATH",
     "VOICES_PATH",
     "ConnectProxy",
@@ -30,6 +30,7 @@ __all__ = [
     "Settings",
     "Stats",
     "VoicesAnswer",
+    "authority_file",
     "sentences_of",
     "serve",
     "speak",

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from aiohttp import web
 
+from tests.edge_service.certificate import server_context
 from tests.edge_service.journal import Journal
 from tests.edge_service.plan import Plan
 from tests.edge_service.server import EdgeServer, Settings
 
-__all__ = ["CERTIFICATE", "EdgeService", "serve"]
+__all__ = ["EdgeService", "serve"]
 
-CERTIFICATE: Final = Path(__file__).with_name("localhost.pem")
-"""A self-signed certificate for 127.0.0.1 and localhost, with its key; nobody but these tests trusts it."""
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 10.0
 GOODBYE_S: Final = 0.1
@@ -36,8 +33,7 @@ async def serve(
     await runner.setup()
     context = None
     if tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(CERTIFICATE)
+        context = server_context()
     site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=context, backlog=1024)
     await site.start()
     return runner, runner.addresses[0][1]

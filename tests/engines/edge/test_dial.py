@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.edge_service import CERTIFICATE, ConnectProxy, EdgeService
+from tests.edge_service import ConnectProxy, EdgeService, authority_file
 from tests.engines.edge.harness import QUICK, failure_of, running, say
 from tts_provider.engines.edge import EdgeEngine
 from tts_provider.engines.edge.dial import Address, Dialer, Proxy, ProxyRefused
@@ -87,14 +86,14 @@ async def test_a_proxy_that_talks_nonsense_is_refused() -> None:
 
 
 async def test_speech_comes_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority_file()))
     with EdgeService(tls=True) as service:
         async with running(EdgeEngine(endpoint=service.endpoint, cache_dir=tmp_path)) as engine:
             assert (await say(engine, "Nobody else can hear this.")).seconds > 1
 
 
 async def test_speech_comes_over_tls_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority_file()))
     with EdgeService(tls=True) as service, ConnectProxy() as proxy:
         async with running(EdgeEngine(endpoint=service.endpoint, cache_dir=tmp_path, proxy=proxy.url)) as engine:
             assert (await say(engine, "Nor the proxy.")).seconds > 1
@@ -115,8 +114,3 @@ async def test_a_server_without_tls_is_told_so(service: EdgeService, tmp_path: P
         error = await failure_of(engine, "Hello.")
     assert isinstance(error, EngineUnavailable)
     assert "does not speak TLS" in error.message
-
-
-def test_the_tests_certificate_is_good_for_long() -> None:
-    context = ssl.create_default_context(cafile=str(CERTIFICATE))
-    assert "2124" in str(context.get_ca_certs()[0]["notAfter"]) or "2126" in str(context.get_ca_certs()[0]["notAfter"])
