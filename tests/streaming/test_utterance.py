@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -148,6 +149,15 @@ async def test_an_engine_s_own_encoding_is_passed_on_untouched() -> None:
     assert (summary.length_bytes, summary.duration_ms, summary.sentences) == (30, 3000, 2)
     starts = [event for event in events if isinstance(event, SentenceStart)]
     assert [(event.text, event.start_ms) for event in starts] == [("One here.", 0), ("Two here.", 1500)]
+
+
+@pytest.mark.parametrize(("format", "in_a_thread"), [("mp3", True), ("opus", True), ("pcm", False)])
+async def test_encoding_is_done_off_the_event_loop(format: str, in_a_thread: bool) -> None:
+    """What costs much is done in threads, what costs little where it is."""
+    threads = set()
+    output = Output(format, 24_000, tap=lambda _: threads.add(threading.get_ident()), encoders=trio.CapacityLimiter(1))
+    await speak(Utterance(FakeEngine(), VoiceChoice(VOICES[0], "en-US"), SpeechOptions(), output, source(FOUR)))
+    assert (threading.get_ident() not in threads) is in_a_thread
 
 
 class _Nobody:

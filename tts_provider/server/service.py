@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -39,6 +40,7 @@ class SpeechService:
         self.active = 0
         """Requests being spoken."""
         self.metrics = Metrics()
+        self._encoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
     @property
     def limits(self) -> dict[str, int | float]:
@@ -106,7 +108,7 @@ class SpeechService:
                         engine,
                         replace(choice, warnings=tuple(warnings)),
                         SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
-                        Output(format, parameters.sample_rate, tap),
+                        Output(format, parameters.sample_rate, tap, self._encoders),
                         text,
                     )
         finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVarTuple, Unpack
 
 import structlog
 import trio
@@ -21,7 +21,7 @@ from tts_provider.streaming.characters import weigh
 from tts_provider.streaming.chunker import Chunker
 from tts_provider.streaming.events import AudioFrame, Event
 from tts_provider.streaming.lane import Encoded, Lane, LaneItem
-from tts_provider.streaming.renderer import Renderer, Unit
+from tts_provider.streaming.renderer import RAW_FORMATS, Renderer, Unit
 from tts_provider.streaming.text import PieceReader, TextPiece, TextSource, is_speakable
 
 __all__ = ["Deliver", "Output", "Summary", "Utterance"]
@@ -39,6 +39,8 @@ MAX_SECONDS_PER_WEIGHT: Final = 0.6
 Deliver = Callable[[Event], Awaitable[None]]
 """Takes one event; waits while the client is slow."""
 
+Arguments = TypeVarTuple("Arguments")
+
 log = structlog.get_logger(__name__)
 
 
@@ -52,6 +54,9 @@ class Output:
     """Hz."""
     tap: Callable[[bytes], None] | None = None
     """Given all s16le samples as they are made, whatever the format; for a whole WAV beside the stream."""
+    encoders: trio.CapacityLimiter | None = None
+    """Threads for encoding, shared by all utterances: 50 streams of MP3 take half a core, which the event loop has not to
+    spare. None encodes where it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class Utterance:
             self._words_wanted = options.words
         if output.format in self._abilities.encodings and output.sample_rate == self._abilities.sample_rate and not output.tap:
             options = replace(options, encoding=output.format)
+        self._encoders = output.encoders if output.format not in RAW_FORMATS and not options.encoding else None
         self._options = options
         self._pieces = PieceReader(text, Chunker(choice.lang, max_weight=self._abilities.max_chunk_weight))
         self._renderer = Renderer(
@@ -119,7 +125,7 @@ class Utterance:
                     lanes, listener = trio.open_memory_channel[tuple[Unit, Lane]](self._abilities.parallel_chunks)
                     nursery.start_soon(self._speak, session, lanes)
                     await self._play(listener, deliver)
-            for event in self._renderer.finish():
+            for event in await self._off_the_loop(self._renderer.finish):
                 await self._hand_over(event, deliver)
         except ExceptionGroup as group:
             known = _first_known(group)
@@ -208,12 +214,18 @@ class Utterance:
             while (item := await _take(lane, limit)) is not None:
                 limit = NEXT_AUDIO_S
                 self._heard.set()
-                for event in self._render(item):
+                for event in await self._off_the_loop(self._render, item):
                     await self._hand_over(event, deliver)
             self._lanes.discard(lane)
             self._heard.set()
-            for event in self._renderer.end_unit():
+            for event in await self._off_the_loop(self._renderer.end_unit):
                 await self._hand_over(event, deliver)
+
+    async def _off_the_loop(self, render: Callable[[Unpack[Arguments]], list[Event]], *args: *Arguments) -> list[Event]:
+        """What `render` makes of `args`; in a thread when it encodes."""
+        if self._encoders is None:
+            return render(*args)
+        return await trio.to_thread.run_sync(render, *args, limiter=self._encoders)
 
     def _render(self, item: LaneItem) -> list[Event]:
         if isinstance(item, tuple):
