@@ -22,10 +22,11 @@ from typing import Any, Final
 import torch
 import transformers
 
+from tts_provider.engines.codec_lm.device import DTYPES, choose_device, choose_dtype
 from tts_provider.engines.sesame.frame import FrameModel
 from tts_provider.engines.sesame.mimi import MimiStream
 from tts_provider.engines.sesame.runner import EagerRunner, GraphRunner, Runner
-from tts_provider.engines.sesame.weights import DTYPES, CsmWeights, choose_device, choose_dtype, take_weights
+from tts_provider.engines.sesame.weights import CsmWeights, take_weights
 
 FRAME_MS: Final = 80.0
 """Of audio in a frame: a step must take less for real time."""

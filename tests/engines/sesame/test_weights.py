@@ -14,8 +14,9 @@ pytest.importorskip("transformers", reason="needs the sesame extra")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from tests.engines.sesame import tiny  # noqa: E402
+from tts_provider.engines.codec_lm.device import choose_device, choose_dtype  # noqa: E402
 from tts_provider.engines.sesame.frame import FrameModel  # noqa: E402
-from tts_provider.engines.sesame.weights import choose_device, choose_dtype, load_weights  # noqa: E402
+from tts_provider.engines.sesame.weights import load_weights  # noqa: E402
 from tts_provider.errors import EngineUnavailable  # noqa: E402
 
 CPU = torch.device("cpu")

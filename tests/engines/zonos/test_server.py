@@ -1,4 +1,4 @@
-"""Zonos through the real server, on tiny checkpoints: the stream, the file after it and the legacy file are the same samples."""
+"""Zonos through the real server, on tiny checkpoints: the stream, the file after it and the legacy file are one."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tts_provider.engines.base import ProgressReport, Samples
 from tts_provider.engines.codec_lm import FinishReason, Join, Output
+from tts_provider.engines.codec_lm.device import choose_device, choose_dtype
 from tts_provider.engines.sesame.ending import Codes, Ending, EndRules
 from tts_provider.engines.sesame.frame import FrameModel
 from tts_provider.engines.sesame.hub import locate
@@ -25,7 +26,7 @@ from tts_provider.engines.sesame.mimi import MimiStream
 from tts_provider.engines.sesame.prompt import Tokens, TurnPrompt
 from tts_provider.engines.sesame.runner import EagerRunner, GraphRunner, Runner
 from tts_provider.engines.sesame.voices import SesameVoice
-from tts_provider.engines.sesame.weights import CsmWeights, LibraryModule, choose_device, choose_dtype, load_weights
+from tts_provider.engines.sesame.weights import CsmWeights, LibraryModule, load_weights
 from tts_provider.errors import EngineUnavailable
 
 __all__ = ["CONTEXT_TURNS", "KEPT_TURNS", "SesameModel"]

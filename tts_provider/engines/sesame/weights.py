@@ -13,14 +13,12 @@ from torch import Tensor
 
 from tts_provider.errors import EngineUnavailable
 
-__all__ = ["DTYPES", "CsmWeights", "LibraryModule", "choose_device", "choose_dtype", "load_weights", "take_weights"]
+__all__ = ["CsmWeights", "LibraryModule", "load_weights", "take_weights"]
 
 logger = logging.getLogger(__name__)
 
 LibraryModule = Any
 """A module of transformers: what is inside it is not typed, and is read in few places."""
-
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _BACKBONE_TABLE: Final = "backbone_model.embed_tokens.embed_audio_tokens.weight"
 """Tied to the depth decoder's table. transformers 5.0 to 5.20 leave it random, silently, when a checkpoint holds only one of
@@ -48,36 +46,6 @@ class CsmWeights:
     sample_rate: int
     parameters: int
     """How many there are, tied ones counted once."""
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for the setting: ``auto`` is the GPU if there is one.
-
-    Raises:
-        EngineUnavailable: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, depending on how it was built
-        raise EngineUnavailable(f"The device '{name}' cannot be used here. Use 'auto', 'cpu' or 'cuda'.") from error
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The language model's dtype for the setting: ``auto`` is bf16 on a GPU and fp32 on the CPU, where bf16 gains nothing.
-
-    Raises:
-        EngineUnavailable: the name is unknown.
-    """
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    try:
-        return DTYPES[name]
-    except KeyError:
-        raise EngineUnavailable(f"TTS_SESAME_DTYPE is '{name}'. Use 'auto', {' or '.join(map(repr, DTYPES))}.") from None
 
 
 def load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> CsmWeights:

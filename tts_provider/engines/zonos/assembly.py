@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import DacModel
 
 from tts_provider.engines.base import ProgressReport
+from tts_provider.engines.codec_lm.device import choose_device, choose_dtype
 from tts_provider.engines.zonos.decoder import Prompt
 from tts_provider.engines.zonos.embeddings import Encoder
 from tts_provider.engines.zonos.model import ZonosModel
@@ -17,7 +18,7 @@ from tts_provider.engines.zonos.options import ZonosOptions
 from tts_provider.engines.zonos.sampling import Sampling
 from tts_provider.engines.zonos.slots import ZonosSlots, frames_per_step
 from tts_provider.engines.zonos.speaker_encoder import SpeakerEncoder
-from tts_provider.engines.zonos.weights import choose_device, choose_dtype, load_dac, load_model
+from tts_provider.engines.zonos.weights import load_dac, load_model
 
 __all__ = ["Parts", "Settings", "assemble", "make_prompt"]
 

@@ -16,6 +16,7 @@ from transformers import DacModel
 
 from tts_provider.engines.base import Samples
 from tts_provider.engines.codec_lm import Join
+from tts_provider.engines.codec_lm.device import choose_device, choose_dtype
 from tts_provider.engines.zonos.config import CODEBOOKS, HOP, MASK, SAMPLE_RATE
 from tts_provider.engines.zonos.dac import Push, StreamingDac
 from tts_provider.engines.zonos.decoder import Decoder, Prompt
@@ -28,7 +29,7 @@ from tts_provider.engines.zonos.phonemes import phoneme_ids
 from tts_provider.engines.zonos.sampling import Sampling
 from tts_provider.engines.zonos.slots import ZonosSlots, frames_per_step
 from tts_provider.engines.zonos.speaker_encoder import SpeakerEncoder
-from tts_provider.engines.zonos.weights import choose_device, choose_dtype, load_dac, load_model
+from tts_provider.engines.zonos.weights import load_dac, load_model
 from tts_provider.errors import TTSError
 
 __all__ = ["Check", "selfcheck"]

@@ -23,8 +23,6 @@ __all__ = [
     "DAC_FILES",
     "MODEL_FILES",
     "check_tensors",
-    "choose_device",
-    "choose_dtype",
     "load_dac",
     "load_model",
     "read_pickle",
@@ -34,38 +32,8 @@ logger = logging.getLogger(__name__)
 
 MODEL_FILES: Final = ("config.json", "model.safetensors")
 DAC_FILES: Final = ("config.json", "model.safetensors")
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLD: Final = 3
 """Names that an error lists."""
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for the setting: ``auto`` is the GPU if there is one.
-
-    Raises:
-        EngineUnavailable: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, depending on how it was built
-        raise EngineUnavailable(f"The device '{name}' cannot be used here. Use 'auto', 'cpu' or 'cuda'.") from error
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The language model's dtype for the setting: ``auto`` is bf16 on a GPU and fp32 elsewhere.
-
-    Raises:
-        EngineUnavailable: the name is unknown.
-    """
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise EngineUnavailable(f"TTS_ZONOS_DTYPE is '{name}'. Use 'auto', {' or '.join(map(repr, DTYPES))}.", retryable=False)
-    return DTYPES[name]
 
 
 def load_model(model: str, device: torch.device, dtype: torch.dtype, report: ProgressReport) -> ZonosModel:
