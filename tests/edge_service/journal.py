@@ -17,7 +17,7 @@ Kind = Literal[
     "invalid",  # the client broke a rule; detail says which
     "fault",  # a rule of the plan was carried out; detail is the fault
     "end",  # a turn was sent to its end
-    "left",  # the client's side of the connection is gone; detail is "closed" or "dropped"
+    "left",  # the connection is gone, whoever closed it
     "voices",  # the list of voices was asked for
 ]
 

@@ -78,6 +78,42 @@ async def test_a_turn_that_nobody_touched_can_begin_again() -> None:
     assert turn.touched
 
 
+async def test_a_turn_that_begins_again_while_it_is_being_taken_is_waited_for() -> None:
+    turn = Turn()
+    turn.put(MP3[:720], [])
+    taken: list[Piece] = []
+
+    async def take() -> None:
+        taken.append(await turn.take(0.0, 100.0))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await trio.lowlevel.checkpoint()
+        turn.restart()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not turn.touched
+        turn.put(MP3, [])
+    assert [piece.mp3 for piece in taken] == [MP3]
+
+
+async def test_the_format_is_known_before_anything_is_taken() -> None:
+    turn = Turn()
+    taken: list[Piece] = []
+
+    async def take() -> None:
+        taken.append(await turn.take(0.0, 100.0))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        for index in range(3):
+            turn.put(MP3[index : index + 1], [])
+            await trio.testing.wait_all_tasks_blocked()
+        assert taken == []
+        assert turn.format is None
+        turn.put(MP3[3:4], [])
+    assert taken[0].mp3 == MP3[:4]
+
+
 async def test_marks_alone_are_not_waited_for() -> None:
     turn = Turn()
     turn.put(b"", [MARK])

@@ -11,7 +11,16 @@ from av.error import FFmpegError
 
 from tts_provider.engines.base import Samples
 
-__all__ = ["SAMPLE_RATE", "TAIL_BYTES", "DecodingError", "Mp3Decoder", "Mp3Format", "ends_in_silence", "read_format"]
+__all__ = [
+    "HEADER_BYTES",
+    "SAMPLE_RATE",
+    "TAIL_BYTES",
+    "DecodingError",
+    "Mp3Decoder",
+    "Mp3Format",
+    "ends_in_silence",
+    "read_format",
+]
 
 SAMPLE_RATE: Final = 24_000
 _BITRATES: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
@@ -44,7 +53,7 @@ class Mp3Format:
         return size / self.bytes_per_second
 
 
-def read_format(data: bytes) -> Mp3Format | None:
+def read_format(data: bytes | bytearray) -> Mp3Format | None:
     """The format that the frame at the beginning of `data` has; None when there is no frame of MPEG-2 layer III."""
     if len(data) < HEADER_BYTES or data[0] != 0xFF or data[1] & 0xFE != 0xF2:
         return None

@@ -9,14 +9,13 @@ from typing import Final
 import trio
 
 from tts_provider.engines.base import WordMark
-from tts_provider.engines.edge.mp3 import Mp3Format, read_format
+from tts_provider.engines.edge.mp3 import HEADER_BYTES, Mp3Format, read_format
 from tts_provider.errors import SynthesisFailed, TTSError
 
 __all__ = ["Piece", "Turn"]
 
 MAX_TURN_BYTES: Final = 8 << 20
 """The service ends a turn at ten minutes, which is 3.6 MB at 48 kbit/s; some paths to it are said to give twice that rate."""
-HEADER_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Turn:
         self.size = 0
         """Bytes of MP3 that have come."""
         self.format: Mp3Format | None = None
-        """Known with the first bytes."""
+        """Known with the first few bytes; nothing is handed over before."""
         self.touched = False
         """Whether anything was taken out, so that the turn cannot be begun again."""
 
@@ -59,14 +58,16 @@ class Turn:
         self._marks += marks
         if not mp3:
             return
-        if self.format is None:
-            self.format = read_format(mp3)
-            if self.format is None:
-                raise SynthesisFailed("Edge's speech service sent audio that is not MP3.")
         self._mp3 += mp3
         self.size += len(mp3)
         if self.size > MAX_TURN_BYTES:
             raise SynthesisFailed("Edge's speech service sent audio without an end.")
+        if self.format is None:
+            if self.size < HEADER_BYTES:
+                return
+            self.format = read_format(self._mp3)
+            if self.format is None:
+                raise SynthesisFailed("Edge's speech service sent audio that is not MP3.")
         if len(self._mp3) >= self._wanted:
             self._changed.set()
 
@@ -100,11 +101,11 @@ class Turn:
         Raises:
             TTSError: the turn failed.
         """
+        await trio.lowlevel.checkpoint()  # so that one turn with much to hand over lets others have their turn
         self._wanted = max(1, self._bytes(wanted_s))
-        while not (len(self._mp3) >= self._wanted or self._complete or self._failure):
+        while not ((self.format and len(self._mp3) >= self._wanted) or self._complete or self._failure):
             self._changed = trio.Event()
             await self._changed.wait()
-        await trio.lowlevel.checkpoint()  # so that one turn with much to hand over lets others have their turn
         if self._failure is not None:
             raise self._failure
         self.touched = True

@@ -177,7 +177,7 @@ class TurnMaker:
         except Goodbye as error:
             message = f"Edge's speech service closed the connection before the end of the audio (code {error.code})."
             raise TurnFailed(SynthesisFailed(message), again=error.code != REQUEST_REFUSED) from error
-        if not turn.size:
+        if turn.format is None:
             raise TurnFailed(NoAudio("Edge's speech service sent no audio for this text."), again=True)
         # The service can end a turn early as if that were its end. Then words are promised that were never heard, or words of
         # the text are neither promised nor is there the silence in which every whole turn ends.
