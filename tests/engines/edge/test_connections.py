@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.edge_service import EdgeService, Rule, Settings, speak
-from tests.engines.edge.harness import QUICK, engine_on, failure_of, happened, say
+from tests.engines.edge.harness import engine_on, failure_of, happened, say
 from tts_provider.engines.edge import Deadlines
 from tts_provider.engines.edge.connections import MAX_IDLE_S, Connections
 from tts_provider.engines.edge.dial import Address, Dialer
@@ -68,7 +68,7 @@ async def test_a_connection_that_dies_when_it_is_used_does_not_count_as_a_try(
     service: EdgeService, tmp_path: Path, fault: str
 ) -> None:
     service.plan.add(Rule(fault, times=3))  # type: ignore[arg-type]
-    async with engine_on(service, tmp_path, preconnect=1, deadlines=QUICK) as engine:
+    async with engine_on(service, tmp_path, preconnect=1) as engine:
         await ready(service, 1)
         sink = await say(engine, TEXT)
     assert np.array_equal(sink.audio_samples, WHOLE)

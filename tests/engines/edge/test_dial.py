@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.edge_service import ConnectProxy, EdgeService, authority_file
-from tests.engines.edge.harness import QUICK, failure_of, running, say
+from tests.engines.edge.harness import failure_of, running, say
 from tts_provider.engines.edge import EdgeEngine
 from tts_provider.engines.edge.dial import Address, Dialer, Proxy, ProxyRefused
 from tts_provider.errors import EngineUnavailable
@@ -65,7 +65,7 @@ async def test_a_proxy_is_told_the_password(service: EdgeService, tmp_path: Path
 @pytest.mark.parametrize("status", [403, 407, 502])
 async def test_a_proxy_that_refuses_is_told_by_its_status(service: EdgeService, tmp_path: Path, status: int) -> None:
     with ConnectProxy(status=status) as proxy:
-        engine = EdgeEngine(endpoint=service.endpoint, cache_dir=tmp_path, proxy=proxy.url, deadlines=QUICK)
+        engine = EdgeEngine(endpoint=service.endpoint, cache_dir=tmp_path, proxy=proxy.url)
         async with running(engine):
             error = await failure_of(engine, "Hello.")
     assert isinstance(error, EngineUnavailable)
@@ -101,7 +101,7 @@ async def test_speech_comes_over_tls_through_a_proxy(tmp_path: Path, monkeypatch
 
 async def test_a_certificate_that_nobody_trusts_is_refused(tmp_path: Path) -> None:
     with EdgeService(tls=True) as service:
-        engine = EdgeEngine(endpoint=service.endpoint, cache_dir=tmp_path, deadlines=QUICK)
+        engine = EdgeEngine(endpoint=service.endpoint, cache_dir=tmp_path)
         async with running(engine):
             error = await failure_of(engine, "Hello.")
     assert isinstance(error, EngineUnavailable)
@@ -109,7 +109,7 @@ async def test_a_certificate_that_nobody_trusts_is_refused(tmp_path: Path) -> No
 
 
 async def test_a_server_without_tls_is_told_so(service: EdgeService, tmp_path: Path) -> None:
-    engine = EdgeEngine(endpoint=service.endpoint.replace("ws:", "wss:"), cache_dir=tmp_path, deadlines=QUICK)
+    engine = EdgeEngine(endpoint=service.endpoint.replace("ws:", "wss:"), cache_dir=tmp_path)
     async with running(engine):
         error = await failure_of(engine, "Hello.")
     assert isinstance(error, EngineUnavailable)

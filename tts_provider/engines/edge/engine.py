@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["EdgeEngine"]
 
 SAMPLE_RATE: Final = 24_000
-IGNORED_EXTRAS: Final = frozenset({"rate", "volume", "pitch"})
-"""Options of the replaced server, which did not honour them either."""
 
 
 class EdgeEngine:
@@ -146,9 +144,6 @@ class EdgeEngine:
         self, choice: VoiceChoice, options: SpeechOptions, queued: QueueReport | None = None
     ) -> AsyncIterator[Session]:
         """Open a session; see `Engine.session`. It never waits here: turns wait for their slot one by one."""
-        unknown = sorted(set(options.extra) - IGNORED_EXTRAS)
-        if unknown:
-            raise InvalidRequest(f"Edge has no option '{unknown[0]}'.", field="extra_params")
         if options.encoding not in (None, "mp3"):
             raise InvalidRequest(f"Edge does not encode as '{options.encoding}', only as 'mp3'.", field="format")
         if self._upstream is None:
