@@ -221,14 +221,6 @@ async def test_another_encoding_is_refused(service: EdgeService, tmp_path: Path)
             await say(engine, "Hello.", options=SpeechOptions(encoding="opus"))
 
 
-async def test_options_that_the_engine_does_not_have_are_refused(service: EdgeService, tmp_path: Path) -> None:
-    async with engine_on(service, tmp_path) as engine:
-        with pytest.raises(InvalidRequest, match="emotion"):
-            await say(engine, "Hello.", options=SpeechOptions(extra={"emotion": "joy"}))
-        legacy = {"rate": "+10%", "volume": "+0%", "pitch": "+0Hz"}
-        assert (await say(engine, "Hello.", options=SpeechOptions(extra=legacy))).seconds > 0
-
-
 # -------------------------------------------------------------------------------------------------------------- text
 
 
