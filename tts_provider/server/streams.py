@@ -26,6 +26,8 @@ class GuardedStream(Stream):
         self._stall_s = stall_s
         self._given_back = b""
         self._held: bytearray | None = None
+        self._joined = b""
+        """What was held, to go out before the next write."""
         self._broken = False
         self.writing_since: float | None = None
         """When the write that is waiting began, on Trio's clock; None when none is."""
@@ -43,8 +45,6 @@ class GuardedStream(Stream):
         """Have the next write carry what was collected."""
         self._joined = bytes(self._held or b"")
         self._held = None
-
-    _joined = b""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._given_back:
