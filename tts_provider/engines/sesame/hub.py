@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tts_provider.engines.base import ProgressReport
+from tts_provider.engines.codec_lm.hub import progress_bar
 from tts_provider.engines.sesame.prompt import TOKENIZER_FILE
 from tts_provider.errors import EngineUnavailable
 
@@ -55,9 +55,9 @@ def _download(repository: str, report: ProgressReport) -> Path:
         # The published repository holds the weights twice; the copy with the original's names is of no use here.
         stem = "transformers" if config.get("transformers_weights", "transformers").startswith("transformers") else "model"
         patterns = [*_SMALL_FILES, f"{stem}*.safetensors", f"{stem}*.safetensors.index.json"]
-        folder = Path(snapshot_download(repository, allow_patterns=patterns, tqdm_class=_progress_bar(report)))
+        folder = Path(snapshot_download(repository, allow_patterns=patterns, tqdm_class=progress_bar(report)))
         if not any(folder.glob("*.safetensors")):  # a fine-tune saved under the library's usual names
-            folder = Path(snapshot_download(repository, allow_patterns=["model*"], tqdm_class=_progress_bar(report)))
+            folder = Path(snapshot_download(repository, allow_patterns=["model*"], tqdm_class=progress_bar(report)))
         return folder
     except errors.GatedRepoError as error:
         raise EngineUnavailable(
@@ -75,20 +75,3 @@ def _download(repository: str, report: ProgressReport) -> Path:
     except OSError as error:  # the hub's HTTP errors, and a full disk
         logger.warning("The download of %s failed", repository, exc_info=True)
         raise EngineUnavailable(f"The download of '{repository}' failed; the server's log tells why.") from error
-
-
-def _progress_bar(report: ProgressReport) -> Any:
-    """A class that the hub takes for a progress bar, and that reports instead of drawing."""
-    tqdm: Any = importlib.import_module("tqdm").tqdm
-
-    def start(bar: Any, *args: Any, **kwargs: Any) -> None:
-        bar.in_bytes = kwargs.get("unit") == "B"
-        kwargs["disable"] = True
-        tqdm.__init__(bar, *args, **kwargs)
-
-    def update(bar: Any, n: float | None = 1) -> None:
-        bar.n += n or 0
-        if bar.in_bytes and bar.total:
-            report(min(1.0, bar.n / bar.total), "downloading the model")
-
-    return type("ReportingBar", (tqdm,), {"__init__": start, "update": update})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tts_provider.engines.base import ProgressReport
+from tts_provider.engines.codec_lm.hub import progress_bar
 from tts_provider.errors import EngineUnavailable
 
 __all__ = ["locate"]
@@ -42,7 +43,7 @@ def _download(repository: str, name: str, setting: str, report: ProgressReport) 
 
     report(None, f"looking for {name} of {repository}")
     try:
-        return Path(hf_hub_download(repository, name))
+        return Path(hf_hub_download(repository, name, tqdm_class=progress_bar(report)))
     except errors.GatedRepoError as error:
         raise EngineUnavailable(
             f"The hub gives '{repository}' only to those who accepted its terms. Accept them on the model's page there, "
