@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -261,9 +262,13 @@ def test_a_client_that_leaves_is_seen_at_once(pointed: EdgeService) -> None:
     pointed.settings.pace = 1.0
 
     async def leave_early() -> None:
-        async for chunk in edge_tts.Communicate(TEXT, VOICE).stream():
-            if chunk["type"] == "audio":
-                break
+        async with aclosing(edge_tts.Communicate(TEXT, VOICE).stream()) as chunks:
+            async for chunk in chunks:
+                if chunk["type"] == "audio":
+                    break
+        # edge-tts leaves its inner generator, and with it the connection, to the loop, which closes it in a task of its own.
+        await asyncio.sleep(0)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
     asyncio.run(leave_early())
     pointed.journal.wait("left")

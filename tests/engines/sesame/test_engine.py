@@ -332,7 +332,7 @@ def test_a_bad_setting_is_refused_at_once(setting: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dtype": "int3"}, "TTS_SESAME_DTYPE"),
+        ({"dtype": "int3"}, "no dtype 'int3'"),
         ({"device": "cuda:77"}, "device"),
         ({"voices": Path("/nowhere")}, "TTS_SESAME_VOICES"),
     ],
