@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from tts_provider.server.outbox import MAX_MESSAGES, MAX_REPLIES, Outbox
 from tts_provider.server.streams import GuardedStream
@@ -132,15 +132,17 @@ async def test_large_messages_wait_one_at_a_time(nursery: trio.Nursery, autojump
     nursery.cancel_scope.cancel()
 
 
-async def test_held_writes_go_out_in_one(nursery: trio.Nursery) -> None:
-    near, far = memory_stream_pair()
-    stream = GuardedStream(near, 1.0)
-    stream.hold()
-    await stream.send_all(b"a")
-    await stream.send_all(b"b")
-    stream.release()
-    await stream.send_all(b"c")
-    assert await far.receive_some() == b"abc"
+async def test_writes_of_several_tasks_do_not_mix(nursery: trio.Nursery) -> None:
+    """Each is whole, and they come in the order in which they were begun, whatever waits for the reader in between."""
+    near, far = lockstep_stream_pair()
+    stream = GuardedStream(near, 5.0)
+    for letter in b"abc":
+        nursery.start_soon(stream.send_all, bytes([letter]) * 200_000)
+        await wait_all_tasks_blocked()
+    received = b""
+    while len(received) < 600_000:
+        received += await far.receive_some(65_536)
+    assert received == b"a" * 200_000 + b"b" * 200_000 + b"c" * 200_000
 
 
 async def test_bytes_given_back_are_read_first() -> None:
@@ -155,7 +157,7 @@ async def test_bytes_given_back_are_read_first() -> None:
 
 async def test_a_write_that_stalls_breaks_the_stream(autojump_clock: MockClock) -> None:
     """However long the message: each slice has the whole time, and after a stall nothing more is written."""
-    near, far = trio.testing.lockstep_stream_pair()
+    near, far = lockstep_stream_pair()
     stream = GuardedStream(near, 5.0)
     with pytest.raises(trio.BrokenResourceError):
         await stream.send_all(b"x" * 100)
@@ -166,7 +168,7 @@ async def test_a_write_that_stalls_breaks_the_stream(autojump_clock: MockClock) 
 
 
 async def test_a_slow_reader_that_goes_on_reading_is_kept(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    near, far = trio.testing.lockstep_stream_pair()
+    near, far = lockstep_stream_pair()
     stream = GuardedStream(near, 5.0)
     received = 0
 
@@ -183,7 +185,7 @@ async def test_a_slow_reader_that_goes_on_reading_is_kept(nursery: trio.Nursery,
 
 async def test_a_cancelled_write_breaks_the_stream(autojump_clock: MockClock) -> None:
     """Half a frame may be on the wire; nothing can follow it."""
-    near, _far = trio.testing.lockstep_stream_pair()
+    near, _far = lockstep_stream_pair()
     stream = GuardedStream(near, 50.0)
     with trio.move_on_after(1):
         await stream.send_all(b"x")

@@ -191,20 +191,19 @@ class MeasuredUtterance(Utterance):
         self._meter = meter
 
     async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
-        meter = self._meter
-
-        async def measured(event: Event) -> None:
-            if not isinstance(event, AudioFrame):
-                await deliver(event)
-                return
-            made_at = trio.current_time()
-            meter.audio_made(made_at)
-            await deliver(event)
-            meter.audio_taken(len(event.data), self._renderer.duration_ms / 1000, trio.current_time() - made_at)
-
-        summary = await super().run(measured, queued=queued)
-        meter.queue.observe(summary.session_at - meter.received_at)
+        summary = await super().run(deliver, queued=queued)
+        self._meter.queue.observe(summary.session_at - self._meter.received_at)
         return summary
+
+    async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
+        size = sum(len(event.data) for event in events if isinstance(event, AudioFrame))
+        if not size:
+            await super()._hand_over(events, deliver)
+            return
+        made_at = trio.current_time()
+        self._meter.audio_made(made_at)
+        await super()._hand_over(events, deliver)
+        self._meter.audio_taken(size, self._renderer.duration_ms / 1000, trio.current_time() - made_at)
 
 
 class _ReadingCollector(Collector):

@@ -1,4 +1,4 @@
-"""A byte stream that cannot hold its connection up: stalled writes end it, small writes join, bytes can be given back."""
+"""A byte stream that cannot hold its connection up: stalled writes end it, writes do not mix, bytes can be given back."""
 
 from __future__ import annotations
 
@@ -17,34 +17,21 @@ class GuardedStream(Stream):
     * Reads first return what was `given_back`: the bytes that the head's parser took too many of.
     * A write that makes no progress for `stall_s` closes the socket and raises `trio.BrokenResourceError`. So does a cancelled
       one: half a frame is on the wire, and nothing sensible can follow it.
-    * Between `hold` and `release` writes are only collected; the next one carries all of them in one system call, which is most
-      of what a small frame costs.
+    * Writes of several tasks follow one another, each of them whole.
     """
 
     def __init__(self, stream: Stream, stall_s: float) -> None:
         self._stream = stream
         self._stall_s = stall_s
         self._given_back = b""
-        self._held: bytearray | None = None
-        self._joined = b""
-        """What was held, to go out before the next write."""
         self._broken = False
+        self._writing = trio.StrictFIFOLock()
         self.writing_since: float | None = None
         """When the write that is waiting began, on Trio's clock; None when none is."""
 
     def give_back(self, data: bytes) -> None:
         """Have `data` read again."""
         self._given_back = data + self._given_back
-
-    def hold(self) -> None:
-        """Collect writes until `release`."""
-        if self._held is None:
-            self._held = bytearray()
-
-    def release(self) -> None:
-        """Have the next write carry what was collected."""
-        self._joined = bytes(self._held or b"")
-        self._held = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._given_back:
@@ -55,13 +42,18 @@ class GuardedStream(Stream):
         return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._writing.locked():
+            await self._writing.acquire()
+        else:  # without the switch of tasks that `acquire` always makes
+            self._writing.acquire_nowait()
+        try:
+            await self._send_whole(data)
+        finally:
+            self._writing.release()
+
+    async def _send_whole(self, data: bytes | bytearray | memoryview) -> None:
         if self._broken:
             raise trio.BrokenResourceError("The connection was given up.")
-        if self._held is not None:
-            self._held += data
-            return
-        if self._joined:
-            data, self._joined = self._joined + bytes(data), b""
         sent = False
         self.writing_since = trio.current_time()
         try:

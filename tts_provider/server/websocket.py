@@ -6,11 +6,14 @@ trio-websocket 0.12.2 is used through `wrap_server_stream` only, with these of i
 * A cancelled send leaves half a frame. `GuardedStream` gives the connection up then.
 * Closing waits for the peer without limit, and burns its whole limit if the connection's nursery is cancelled. So `close` has a
   deadline, and the caller cancels the session inside the nursery, never the nursery.
+* A message costs it 35 microseconds, most of them in locks and copies. So messages are framed here, and many go in one write;
+  it writes only control frames, whole ones, through the same stream.
 * A ping is never woken when the connection closes. So `keep_alive` runs in the session's scope.
 """
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 
 import trio
@@ -24,6 +27,11 @@ RECEIVE_BYTES = 65_536
 """Per read; the library's 4 KiB cost three times the CPU on large messages."""
 QUEUED_MESSAGES = 16
 """Messages between the library's reader and ours."""
+
+
+TEXT, BINARY = 0x81, 0x82
+"""First byte of an unfragmented message (RFC 6455, section 5.2); a server does not mask."""
+SHORT, LONG = struct.Struct("!BBH"), struct.Struct("!BBQ")
 
 
 class Closed(Exception):
@@ -75,14 +83,11 @@ class WebSocket:
         Raises:
             Closed: the connection is gone, or the client took nothing for too long.
         """
+        if self._connection.closed:
+            raise Closed
         try:
-            if len(messages) > 1:
-                self._stream.hold()
-                for message in messages[:-1]:
-                    await self._connection.send_message(message)
-                self._stream.release()
-            await self._connection.send_message(messages[-1])
-        except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            await self._stream.send_all(b"".join(part for message in messages for part in _frame(message)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Closed from error
 
     async def keep_alive(self, interval_s: float, timeout_s: float) -> None:
@@ -105,7 +110,15 @@ class WebSocket:
 
     async def close(self, code: int, reason: str, timeout_s: float) -> None:
         """Close with the handshake if the client plays along within `timeout_s`; the socket is closed by the listener after."""
-        self._stream.release()
         with trio.move_on_after(timeout_s, shield=True):
             with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                 await self._connection.aclose(code, reason)
+
+
+def _frame(message: str | bytes) -> tuple[bytes, bytes]:
+    """The header and the payload of the frame that carries `message`."""
+    first, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)), payload
+    return (SHORT.pack(first, 126, size) if size < 65_536 else LONG.pack(first, 127, size)), payload

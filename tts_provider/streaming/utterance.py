@@ -125,8 +125,7 @@ class Utterance:
                     lanes, listener = trio.open_memory_channel[tuple[Unit, Lane]](self._abilities.parallel_chunks)
                     nursery.start_soon(self._speak, session, lanes)
                     await self._play(listener, deliver)
-            for event in await self._off_the_loop(self._renderer.finish):
-                await self._hand_over(event, deliver)
+            await self._hand_over(await self._off_the_loop(self._renderer.finish), deliver)
         except ExceptionGroup as group:
             known = _first_known(group)
             if known is None:
@@ -214,12 +213,10 @@ class Utterance:
             while (item := await _take(lane, limit)) is not None:
                 limit = NEXT_AUDIO_S
                 self._heard.set()
-                for event in await self._off_the_loop(self._render, item):
-                    await self._hand_over(event, deliver)
+                await self._hand_over(await self._off_the_loop(self._render, item), deliver)
             self._lanes.discard(lane)
             self._heard.set()
-            for event in await self._off_the_loop(self._renderer.end_unit):
-                await self._hand_over(event, deliver)
+            await self._hand_over(await self._off_the_loop(self._renderer.end_unit), deliver)
 
     async def _off_the_loop(self, render: Callable[[Unpack[Arguments]], list[Event]], *args: *Arguments) -> list[Event]:
         """What `render` makes of `args`; in a thread when it encodes."""
@@ -234,10 +231,12 @@ class Utterance:
             return self._renderer.encoded(item.data, item.seconds)
         return self._renderer.audio(item)
 
-    async def _hand_over(self, event: Event, deliver: Deliver) -> None:
-        if self._first_audio_at is None and isinstance(event, AudioFrame):
+    async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
+        """Deliver what one step led to."""
+        if self._first_audio_at is None and any(isinstance(event, AudioFrame) for event in events):
             self._first_audio_at = trio.current_time()
-        await deliver(event)
+        for event in events:
+            await deliver(event)
 
 
 async def _take(lane: Lane, limit_s: float) -> LaneItem | None:
