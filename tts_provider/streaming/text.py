@@ -19,8 +19,9 @@ from tts_provider.streaming.chunker import Boundary, Chunker, Piece
 
 __all__ = ["PieceReader", "TextPiece", "TextSource", "is_speakable"]
 
-SLICE_CHARS: Final = 2_000
-"""Code points given to the chunker in one go, so that a long text does not hold up the event loop: about 2 ms."""
+SLICE_CHARS: Final = 500
+"""Code points given to the chunker in one go, so that neither the first sentence nor the event loop waits for a long
+text: about 0.3 ms."""
 
 QUIET_S: Final = 0.4
 """A finished sentence whose look-ahead does not come is spoken after so long. Language models pause less between tokens."""

@@ -28,6 +28,9 @@ __all__ = ["Deliver", "Output", "Summary", "Utterance"]
 
 LOOK_AHEAD_S: Final = 10.0
 """Seconds of audio that wait for the listener before no further piece of text is begun."""
+FIRST_ALONE_S: Final = 0.05
+"""Between the first piece and the preparation of the second: where many begin together, nobody's first call waits until
+everybody's second piece has been cut. No listener can tell, for the first piece plays longer than that."""
 FIRST_AUDIO_S: Final = 30.0
 """Until the first audio of a piece. Engines have shorter deadlines of their own; this one ends an engine that hangs."""
 NEXT_AUDIO_S: Final = 20.0
@@ -150,6 +153,8 @@ class Utterance:
         async with trio.open_nursery() as nursery, lanes:
             while True:
                 await places.acquire()
+                if self._units == 1:
+                    await trio.sleep(FIRST_ALONE_S)
                 await self._wait_for_listener()
                 unit = await self._next_unit()
                 if unit is None:
