@@ -100,21 +100,30 @@ class Listener:
 
     async def _serve(self, stream: GuardedStream) -> None:
         """Answer one request after the other, until one asks for a WebSocket."""
+        connection = await self._serve_http(stream)
+        if connection is not None:
+            await self.session(connection)
+
+    async def _serve_http(self, stream: GuardedStream) -> Connection | None:
+        """Answer requests until the client goes, or asks for a WebSocket: the connection to go on with then.
+
+        A method of its own so that what it needed is not kept as long as the WebSocket: an idle connection's memory counts.
+        """
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         request = await self._next_request(stream, connection, self.settings.handshake_s)
         if request is not None and self.connections > self.settings.max_connections:
             self.turned_away += 1
             head_only = request.method == b"HEAD"
             await send_error(stream, connection, 503, "Too many connections.", head_only=head_only, retry_after_s=1)
-            return
+            return None
         while request is not None:
             if _asks_for_websocket(request):
                 stream.give_back(_rebuild(request) + connection.trailing_data[0])
-                await self.session(Connection(stream, request.target.decode("ascii"), list(request.headers)))
-                return
+                return Connection(stream, request.target.decode("ascii"), list(request.headers))
             if not await self.http.answer(stream, connection, request):
-                return
+                return None
             request = await self._next_request(stream, connection, KEEP_ALIVE_S)
+        return None
 
     async def _next_request(self, stream: GuardedStream, connection: h11.Connection, idle_s: float) -> h11.Request | None:
         """The next request's head, or None if none came in time or it was no good, which was answered then.

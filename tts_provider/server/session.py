@@ -4,12 +4,13 @@ connection nursery
 ├── trio-websocket's reader      lives until the close handshake is done
 ├── the outbox                   never cancelled while it sends: half a frame would be the last one
 └── session scope                what drain, a lost client, idleness and a missing pong cancel
-    ├── keep-alive, idle watch, drain watch
+    ├── the watch: pings, idleness, drain
     └── the dialect: its reader and its requests
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -84,9 +85,7 @@ class Session:
         nursery.start_soon(self._send)
         with self._scope:
             async with trio.open_nursery() as watches:
-                watches.start_soon(self._watch_pongs)
-                watches.start_soon(self._watch_idleness)
-                watches.start_soon(self._watch_drain)
+                watches.start_soon(self._watch)
                 try:
                     await dialect(self)
                 except* Closed:
@@ -101,22 +100,24 @@ class Session:
         except Closed:
             self.end(NORMAL, "the client is gone")
 
-    async def _watch_pongs(self) -> None:
-        await self._websocket.keep_alive(self._settings.ping_interval_s, self._settings.ping_timeout_s)
-        self.end(NO_PONG, "no pong")
-
-    async def _watch_idleness(self) -> None:
+    async def _watch(self) -> None:
+        """End the session when its time has come. One task for all reasons: three of them took a sixth of its memory."""
+        settings = self._settings
+        ping_at = trio.current_time() + settings.ping_interval_s
         while True:
-            await trio.sleep_until(self._active_at + self._settings.idle_s)
-            while self._requests:
-                await self._changed.wait()
-            if trio.current_time() >= self._active_at + self._settings.idle_s:
+            now = trio.current_time()
+            idle_at = math.inf if self._requests else self._active_at + settings.idle_s
+            if self.draining and not self._requests:
+                self.end(GOING_AWAY, "the server is going away")
+            elif now >= idle_at:
                 self.end(NORMAL, "idle")
-
-    async def _watch_drain(self) -> None:
-        while not self.draining or self._requests:
-            await self._changed.wait()
-        self.end(GOING_AWAY, "the server is going away")
+            elif now >= ping_at:
+                if not await self._websocket.answers_ping(settings.ping_timeout_s):
+                    self.end(NO_PONG, "no pong")
+                ping_at = trio.current_time() + settings.ping_interval_s
+                continue
+            with trio.move_on_at(min(ping_at, idle_at)):
+                await self._changed.wait()
 
 
 Dialect = Callable[[Session], Awaitable[None]]

@@ -8,7 +8,7 @@ trio-websocket 0.12.2 is used through `wrap_server_stream` only, with these of i
   deadline, and the caller cancels the session inside the nursery, never the nursery.
 * A message costs it 35 microseconds, most of them in locks and copies. So messages are framed here, and many go in one write;
   it writes only control frames, whole ones, through the same stream.
-* A ping is never woken when the connection closes. So `keep_alive` runs in the session's scope.
+* A ping is never woken when the connection closes. So `answers_ping` is called in the session's scope.
 """
 
 from __future__ import annotations
@@ -90,23 +90,20 @@ class WebSocket:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Closed from error
 
-    async def keep_alive(self, interval_s: float, timeout_s: float) -> None:
-        """Ping every `interval_s`; return when one is not answered within `timeout_s`. Runs until then or cancelled.
+    async def answers_ping(self, timeout_s: float) -> bool:
+        """Whether the client answers a ping within `timeout_s`.
 
-        A client that reads slowly answers late without being dead: while a write waits, its own deadline counts.
+        One that reads slowly answers late without being dead: while a write waits, its own deadline counts.
         """
-        while True:
-            await trio.sleep(interval_s)
-            if self._stream.writing_since is not None:
-                continue
-            with trio.move_on_after(timeout_s):
-                try:
-                    await self._connection.ping()
-                except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
-                continue
-            if self._stream.writing_since is None:
-                return
+        if self._stream.writing_since is not None:
+            return True
+        with trio.move_on_after(timeout_s):
+            try:
+                await self._connection.ping()
+            except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+                return False
+            return True
+        return self._stream.writing_since is not None
 
     async def close(self, code: int, reason: str, timeout_s: float) -> None:
         """Close with the handshake if the client plays along within `timeout_s`; the socket is closed by the listener after."""
