@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import math
 import signal
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -18,21 +18,17 @@ from tts_provider.engines.base import Engine
 from tts_provider.engines.catalog import Catalog, Entry
 from tts_provider.errors import TTSError
 from tts_provider.server.app import build_app
-from tts_provider.server.dialects.deepgram import DeepgramDialect
-from tts_provider.server.dialects.deepgram_http import deepgram_routes
-from tts_provider.server.dialects.deepgram_query import PATH as DEEPGRAM_PATH
+from tts_provider.server.dialects.deepgram import PATH as DEEPGRAM_PATH
+from tts_provider.server.dialects.deepgram import DeepgramDialect, deepgram_routes
 from tts_provider.server.dialects.native import NativeDialect
 from tts_provider.server.dialects.native_answers import describe_server
 from tts_provider.server.dialects.openai import OpenAIDialect
 from tts_provider.server.http_bridge import HttpBridge
-from tts_provider.server.listener import BACKLOG, Connection, Listener
+from tts_provider.server.listener import BACKLOG, Connection, Listener, Serve
 from tts_provider.server.metrics import EngineReading, Reading
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import Sessions
 from tts_provider.settings import Settings, SettingsError
-
-if TYPE_CHECKING:
-    from tts_provider.server.dialects.wyoming import WyomingDialect
 
 __all__ = ["ServerAddress", "engine_entries", "serve"]
 
@@ -180,7 +176,11 @@ async def serve(
     async def session(connection: Connection) -> None:
         path, _, query = connection.path.partition("?")
         if path.rstrip("/") == DEEPGRAM_PATH:
-            await sessions.serve(connection, lambda session: DeepgramDialect(service, session, query).run())
+            request_id = str(uuid.uuid4())
+            headers = [(b"dg-request-id", request_id.encode())]
+            await sessions.serve(
+                connection, lambda session: DeepgramDialect(service, session, query, request_id).run(), headers=headers
+            )
         else:
             await sessions.serve(connection, lambda session: NativeDialect(service, session).run())
 
@@ -191,7 +191,7 @@ async def serve(
         describe=lambda: describe_server(service),
     )
     listener = Listener(settings, session, HttpBridge(app, max_body_bytes=settings.max_message_bytes))
-    wyoming = _wyoming(service) if settings.wyoming_port else None
+    wyoming = _wyoming(service, sessions) if settings.wyoming_port else None
     service.metrics.read_with(lambda: _reading(listener, catalog))
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
@@ -215,25 +215,23 @@ async def serve(
                 async with trio.open_nursery() as ports:
                     ports.start_soon(listener.run, sockets, connections)
                     if wyoming is not None:
-                        ports.start_soon(wyoming.warm_up)
-                        ports.start_soon(listener.run_other, wyoming_sockets, wyoming.serve, connections)
+                        ports.start_soon(service.voices.warm_up)
+                        ports.start_soon(listener.run_other, wyoming_sockets, wyoming, connections)
             service.draining = True
             log.info("server.draining", requests=service.active, connections=listener.connections)
             connections.start_soon(sessions.drain, settings.drain_s)
             connections.start_soon(listener.drain, settings.drain_s)
-            if wyoming is not None:
-                connections.start_soon(wyoming.drain, settings.drain_s)
         log.info("server.stopped")
         nursery.cancel_scope.cancel(reason="stopped")
 
 
-def _wyoming(service: SpeechService) -> WyomingDialect:
+def _wyoming(service: SpeechService, sessions: Sessions) -> Serve:
     """The dialect that speaks Wyoming, imported only where it is wanted: its package is optional."""
     try:
-        from tts_provider.server.dialects.wyoming import WyomingDialect
+        from tts_provider.server.dialects.wyoming import serve_wyoming
     except ImportError as error:
         raise SettingsError("wyoming_port needs the package wyoming (1.7 or later): pip install -U wyoming") from error
-    return WyomingDialect(service)
+    return serve_wyoming(service, sessions)
 
 
 def _reading(listener: Listener, catalog: Catalog) -> Reading:

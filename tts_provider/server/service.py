@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -15,10 +15,12 @@ from tts_provider.engines.catalog import Catalog, Entry, LoadReport
 from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
 from tts_provider.messages import SpeechParameters
 from tts_provider.server.metrics import MeasuredUtterance, Metrics
+from tts_provider.server.voices import Voices
 from tts_provider.settings import Settings
 from tts_provider.streaming.containers import check_format
+from tts_provider.streaming.events import AudioFrame, Event
 from tts_provider.streaming.text import TextSource, is_speakable
-from tts_provider.streaming.utterance import Output, Utterance
+from tts_provider.streaming.utterance import Output, Summary, Utterance
 
 __all__ = ["SpeechService"]
 
@@ -40,6 +42,7 @@ class SpeechService:
         self.active = 0
         """Requests being spoken."""
         self.metrics = Metrics()
+        self.voices = Voices(catalog)
         self._encoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
     @property
@@ -113,6 +116,32 @@ class SpeechService:
                     )
         finally:
             self.active -= 1
+
+    async def speak(
+        self,
+        parameters: SpeechParameters,
+        format: str,
+        text: TextSource,
+        send: Callable[[bytes], Awaitable[None]],
+        *,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> Summary:
+        """Speak a request for a client who wants audio alone: all of it goes to `send`, what is not as asked for to `warn`.
+
+        Raises:
+            TTSError: it could not be spoken; what was sent before is good.
+        """
+
+        async def deliver(event: Event) -> None:
+            if isinstance(event, AudioFrame):
+                await send(event.data)
+
+        if text.failure is not None:
+            raise text.failure
+        async with self.utterance(parameters, format, text) as utterance:
+            for warning in utterance.choice.warnings:
+                warn(warning)
+            return await utterance.run(deliver)
 
     def _admit(self, parameters: SpeechParameters, format: str) -> Entry:
         if self.draining:

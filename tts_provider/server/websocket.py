@@ -14,6 +14,7 @@ trio-websocket 0.12.2 is used through `wrap_server_stream` only, with these of i
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -47,9 +48,15 @@ class WebSocket:
 
     @classmethod
     async def accept(
-        cls, nursery: trio.Nursery, stream: GuardedStream, *, max_message_bytes: int, subprotocol: str | None = None
+        cls,
+        nursery: trio.Nursery,
+        stream: GuardedStream,
+        *,
+        max_message_bytes: int,
+        subprotocol: str | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> WebSocket:
-        """Answer the upgrade request that waits in `stream`; `nursery` gets the library's reader.
+        """Answer the upgrade request that waits in `stream`, with `headers` besides; `nursery` gets the library's reader.
 
         Raises:
             Closed: the client went away, or asked for something that is no WebSocket.
@@ -62,7 +69,7 @@ class WebSocket:
                 message_queue_size=QUEUED_MESSAGES,
                 receive_buffer_size=RECEIVE_BYTES,
             )
-            return cls(await request.accept(subprotocol=subprotocol), stream)
+            return cls(await request.accept(subprotocol=subprotocol, extra_headers=list(headers)), stream)
         except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Closed from error
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from tts_provider.errors import InvalidRequest, TextTooLong
+from tts_provider.errors import InvalidRequest, TextTooLong, TTSError
 from tts_provider.streaming.chunker import Boundary, Chunker, Piece
 
 __all__ = ["PieceReader", "TextPiece", "TextSource", "is_speakable"]
@@ -54,6 +54,10 @@ class TextSource:
         self._changed = trio.Event()
         self.ended = False
         """Whether `end` was called."""
+        self.speakable = False
+        """Whether anything that was appended has a sound."""
+        self.failure: TTSError | None = None
+        """Why the text cannot be spoken; set by `fail`."""
 
     def append(self, text: str) -> None:
         """Add text.
@@ -69,6 +73,7 @@ class TextSource:
                 field="text",
             )
         if text:
+            self.speakable = self.speakable or is_speakable(text)
             self._pending += len(text)
             self._parts.append(text)
             self._notify()
@@ -85,6 +90,11 @@ class TextSource:
         self.ended = True
         self._notify()
 
+    def fail(self, error: TTSError) -> None:
+        """Have whoever speaks the text fail with `error`: something went wrong while it was written. The first counts."""
+        self.failure = self.failure or error
+        self._notify()
+
     def _check_open(self) -> None:
         if self.ended:
             raise InvalidRequest("The text of this request was ended already.")
@@ -93,7 +103,13 @@ class TextSource:
         self._changed.set()
 
     def take(self) -> str | _Flush | None:
-        """The next slice of text, at most `SLICE_CHARS` long, or a flush mark; None when there is nothing yet."""
+        """The next slice of text, at most `SLICE_CHARS` long, or a flush mark; None when there is nothing yet.
+
+        Raises:
+            TTSError: the text has failed.
+        """
+        if self.failure is not None:
+            raise self.failure
         if not self._parts:
             return None
         part = self._parts.popleft()
@@ -110,9 +126,16 @@ class TextSource:
 
     async def wait(self) -> None:
         """Wait until `take` may have something, or the text has ended."""
-        while not self._parts and not self.ended:
+        while not self._parts and not self.ended and self.failure is None:
             self._changed = trio.Event()
             await self._changed.wait()
+
+    async def wait_speakable(self) -> bool:
+        """Wait until there is something to speak, or the text has ended without; which of the two. Before the first `take`."""
+        while not self.speakable and not self.ended:
+            self._changed = trio.Event()
+            await self._changed.wait()
+        return self.speakable
 
 
 @dataclass(frozen=True, slots=True)

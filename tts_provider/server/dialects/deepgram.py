@@ -1,11 +1,10 @@
-"""Deepgram's speech over a WebSocket, ``/v1/speak``: text in pieces in; audio and acknowledgements out. docs/deepgram.md.
+"""Deepgram's speech, ``/v1/speak``: a WebSocket that takes text in pieces, and a POST. docs/deepgram.md is its description.
 
-Text between two flushes is a *segment*, and one utterance. Segments are spoken in order; what was said before a ``Clear`` is a
-*turn*, and ends with it:
+Text between two flushes is a *segment*, and one utterance. Segments take turns:
 
-    Speak ──▶ segment of the current turn (opened if need be)
+    Speak ──▶ the open segment, begun if need be
     Flush ──▶ the segment is complete; Flushed follows its last byte
-    Clear ──▶ the turn is cancelled, what it had not sent is forgotten, Cleared follows; a new turn begins at once
+    Clear ──▶ all segments so far are cancelled and what they had not sent is forgotten; Cleared follows
     Close ──▶ what there is is spoken, then the connection closes
 """
 
@@ -13,225 +12,239 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, TypeVar
 
-import trio
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from tts_provider import __version__
-from tts_provider.errors import Busy, EmptyText, RequestError, TTSError
-from tts_provider.server.dialects.deepgram_messages import encode, parse_message
-from tts_provider.server.dialects.deepgram_query import Target, parse_query, settle_voice
+from tts_provider.errors import InvalidRequest, InvalidSampleRate, TTSError, UnsupportedFormat, UnsupportedMessage
+from tts_provider.messages import DEFAULT_SAMPLE_RATE
+from tts_provider.server.comfort import Patience
+from tts_provider.server.http import JSONResponse, error_headers
+from tts_provider.server.http_audio import AudioAnswer
+from tts_provider.server.reading import SPEED_RANGE, Reader, Speed
 from tts_provider.server.service import SpeechService
-from tts_provider.server.session import NORMAL, POLICY, Session
-from tts_provider.server.websocket import Closed
-from tts_provider.streaming.events import AudioFrame, Event
-from tts_provider.streaming.text import TextSource, is_speakable
+from tts_provider.server.session import Session
+from tts_provider.server.turns import Turns
+from tts_provider.server.voices import substitution
+from tts_provider.streaming.text import TextSource
 
-__all__ = ["DeepgramDialect"]
+__all__ = ["PATH", "DeepgramDialect", "deepgram_routes"]
 
+PATH: Final = "/v1/speak"
 PATIENCE_S: Final = 8.0
 """Without sound before a waiting client is told that all is well; clients give up after 10 s."""
-MAX_CLEARS: Final = 16
-"""`Clear`s under way. A client that sends more faster than an engine stops is dropped."""
-INTERNAL_ERROR: Final = 1011
-"""Close code of RFC 6455 for what went wrong on this side; what Deepgram closes with then."""
+SAMPLE_RATES: Final = (8_000, 16_000, 24_000, 32_000, 48_000)
+"""Hz, of what has no container."""
+TELEPHONE_RATE: Final = 8_000
+"""Hz of mulaw and alaw where none is asked for."""
+
+Forms = Mapping[str, Mapping[str, str]]
+"""Our format for each encoding and each container that it can have, the usual one first."""
+BARE: Final[Forms] = {"linear16": {"none": "pcm"}, "mulaw": {"none": "mulaw"}, "alaw": {"none": "alaw"}}
+"""What a WebSocket can carry."""
+FILES: Final[Forms] = {"mp3": {"none": "mp3"}, "opus": {"ogg": "opus"}, "flac": {"none": "flac"}, "aac": {"none": "aac"}}
+POST_FORMS: Final[Forms] = {**FILES, **BARE, "linear16": {"none": "pcm", "wav": "wav"}}
+
+WANTED: Final = {
+    "text": "must be a string: the text to speak",
+    "url": "is not supported: send the text itself",
+    "callback": "is not supported: the audio is in the answer",
+    "sample_rate": f"must be one of {', '.join(map(str, SAMPLE_RATES))}",
+    "speed": SPEED_RANGE,
+}
+
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Segment:
-    """Text up to a flush."""
+class _Query(msgspec.Struct):
+    model: str = ""
+    encoding: str = ""
+    container: str = ""
+    sample_rate: int = 0
+    speed: Speed = 1.0
+    callback: None = None
 
-    text: TextSource
-    speakable: bool = False
-    """Whether anything in it has a sound so far."""
+
+class _Body(msgspec.Struct):
+    text: str
+    url: None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """What is said until a `Clear`; stands for all of it in the outbox."""
+class _Message(msgspec.Struct):
+    type: str
+    text: str | None = None
 
-    segments: deque[_Segment] = field(default_factory=deque)
-    """Not yet spoken to the end, oldest first."""
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    """Round all of its speaking."""
-    changed: trio.Event = field(default_factory=trio.Event)
 
-    @property
-    def open(self) -> _Segment | None:
-        """The segment that takes text."""
-        return self.segments[-1] if self.segments and not self.segments[-1].text.ended else None
+_QUERY: Final = Reader(_Query, WANTED, whole="The query makes no sense.")
+_BODY: Final = Reader(_Body, WANTED, whole="The body must be a JSON object.")
+_MESSAGE: Final = Reader(_Message, WANTED, whole='Messages are objects such as {"type": "Speak", "text": "Hello."}.')
+
+
+class _Target:
+    """Who shall speak, and in what form, as a query says it."""
+
+    def __init__(self, query: str, service: SpeechService, forms: Forms) -> None:
+        """
+        Args:
+            query: without its question mark. Unknown fields are ignored.
+            forms: what may be asked for; the first is the default.
+
+        Raises:
+            RequestError: a field is wrong; the error names it.
+        """
+        asked = _QUERY.query(query)
+        encoding, containers = _choose("encoding", asked.encoding, forms)
+        _, self.format = _choose("container", asked.container, containers)
+        sample_rate = asked.sample_rate or (TELEPHONE_RATE if encoding in ("mulaw", "alaw") else DEFAULT_SAMPLE_RATE)
+        if encoding in BARE and sample_rate not in SAMPLE_RATES:
+            raise InvalidSampleRate(f"'sample_rate' {WANTED['sample_rate']}.", field="sample_rate")
+        foreign = asked.model.lower().startswith("aura")  # Deepgram's own voices
+        self.parameters = replace(
+            service.voices.named("" if foreign else asked.model), sample_rate=sample_rate, format=self.format, speed=asked.speed
+        )
+        self.name = asked.model or service.catalog.default
+        self.uuid = str(uuid.uuid5(uuid.NAMESPACE_DNS, self.name))
+        self.warning = substitution(self.name, service.catalog.default) if foreign else None
+
+
+def _choose(field: str, asked: str, choices: Mapping[str, T]) -> tuple[str, T]:
+    value = asked.lower() or next(iter(choices))
+    if value not in choices:
+        raise UnsupportedFormat(f"'{field}' must be one of {', '.join(choices)}.", field=field)
+    return value, choices[value]
 
 
 class DeepgramDialect:
-    """One connection that speaks like Deepgram. `run` serves it."""
+    """One WebSocket that speaks like Deepgram. `run` serves it."""
 
-    def __init__(self, service: SpeechService, session: Session, query: str) -> None:
-        """`query`: the URL's, without its question mark."""
+    def __init__(self, service: SpeechService, session: Session, query: str, request_id: str) -> None:
+        """`query`: the URL's, without its question mark. `request_id`: what the client was told in the handshake."""
         self._service = service
         self._session = session
-        self._outbox = session.outbox
         self._query = query
-        self._target: Target
-        self._turns = deque([_Turn()])
-        """The current one last; before it those that a `Clear` is ending."""
-        self._closing = False
+        self._request_id = request_id
+        self._target: _Target
+        self._turns = Turns[TextSource](session, service.settings.max_queued_requests, self._answer)
+        self._open: TextSource | None = None
+        """The segment that takes text."""
+        self._patience = Patience(PATIENCE_S, self._reassure)
         self._sequence = itertools.count()
-        self._sound_at = trio.current_time()
-        """When the client last heard something, or began to wait."""
         self._warned: set[str] = set()
 
     async def run(self) -> None:
-        """Read for ever, so that a disconnect or a `Clear` is seen at once, while segments are spoken beside.
-
-        Raises:
-            Closed: the client left; everything it had asked for is cancelled.
-        """
+        """Speak with the client until it leaves, or until something goes wrong, which it is told."""
         try:
-            self._target = parse_query(self._query, self._service, streaming=True)
-            self._tell(
-                "Metadata",
-                request_id=str(uuid.uuid4()),
-                model_name=self._target.name,
-                model_version=__version__,
-                model_uuid=self._target.uuid,
-            )
-            self._warn(self._target.warning, "MODEL_SUBSTITUTED")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._answer)
-                nursery.start_soon(self._reassure)
-                while True:
-                    self._obey(await self._session.receive())
-        except* TTSError as group:
-            error = group.exceptions[0]
-            assert isinstance(error, TTSError)
-            self._fail(error)
+            self._target = _Target(self._query, self._service, BARE)
+            name, uuid = self._target.name, self._target.uuid
+            self._tell("Metadata", request_id=self._request_id, model_name=name, model_version=__version__, model_uuid=uuid)
+            self._warn_once(self._target.warning, "MODEL_SUBSTITUTED")
+            await self._session.converse(self._obey, self._turns.run, self._patience.run)
+        except TTSError as error:
+            self._service.metrics.told(error)
+            self._tell("Error", description=error.message, err_msg=error.message, code=error.code.upper())
+            self._session.fail(error)
 
     # --- What the server says ---
 
     def _tell(self, type: str, **fields: str | int) -> None:
-        self._outbox.reply(encode(type, **fields))
+        self._session.outbox.reply(msgspec.json.encode({"type": type, **fields}).decode())
 
-    def _warn(self, warning: str | None, code: str) -> None:
-        """Tell each warning once, with the fields that Deepgram documents and the one that livekit reads."""
+    def _warn(self, warning: str, code: str) -> None:
+        """Warn, with the fields that Deepgram documents and the one that livekit reads."""
+        self._tell("Warning", description=warning, warn_msg=warning, code=code)
+
+    def _warn_once(self, warning: str | None, code: str) -> None:
         if warning is not None and warning not in self._warned:
             self._warned.add(warning)
-            self._tell("Warning", description=warning, warn_msg=warning, code=code)
+            self._warn(warning, code)
 
-    def _fail(self, error: TTSError) -> None:
-        self._tell("Error", description=error.message, err_msg=error.message, code=error.code.upper())
-        code = error.close_code or (POLICY if isinstance(error, RequestError) else INTERNAL_ERROR)
-        self._session.end(code, error.code)
+    async def _reassure(self) -> None:
+        """Tell a client that waits for a slow engine that it does not wait in vain."""
+        if self._turns.current is not None and self._turns.current.ended:
+            self._warn("No sound yet: the engine is loading or busy.", "SLOW")
 
     # --- What the client says ---
 
     def _obey(self, message: str | bytes) -> None:
-        request = parse_message(message)
+        if isinstance(message, bytes):
+            raise UnsupportedMessage("Messages are JSON in text messages; a binary message came.")
+        request = _MESSAGE.json(message)
         match request.type:
             case "KeepAlive":
                 pass
-            case "Speak" if not self._closing:
-                self._speak(request.text or "")
-            case "Flush" if not self._closing:
-                self._flush()
             case "Clear":
-                self._clear()
+                self._open = None
+                self._turns.clear(lambda: self._tell("Cleared", sequence_id=next(self._sequence)))
+            case _ if self._turns.finishing:
+                pass
+            case "Speak":
+                if request.text is None:
+                    raise InvalidRequest(f"'text' {WANTED['text']}.", field="text")
+                self._segment().append(request.text)
+            case "Flush":
+                self._complete(self._segment())  # an empty one too, as clients wait for the answer
             case "Close":
-                self._close()
-            case _ if not self._closing:
-                self._warn("Ignored a message: its type must be Speak, Flush, Clear, Close or KeepAlive.", "UNKNOWN_MESSAGE")
+                if self._open is not None:
+                    self._complete(self._open)
+                self._turns.finish()
+            case _:
+                sentence = "Ignored a message: its type must be Speak, Flush, Clear, Close or KeepAlive."
+                self._warn_once(sentence, "UNKNOWN_MESSAGE")
 
-    def _speak(self, text: str) -> None:
-        segment = self._turns[-1].open or self._open_segment()
-        segment.text.append(text)
-        if is_speakable(text):
-            segment.speakable = True
-            self._turns[-1].changed.set()
+    def _segment(self) -> TextSource:
+        """The open segment."""
+        if self._open is None:
+            self._open = self._service.text_source()
+            self._turns.add(self._open)
+        return self._open
 
-    def _open_segment(self) -> _Segment:
-        turn = self._turns[-1]
-        limit = self._service.settings.max_queued_requests + 1
-        if len(turn.segments) >= limit:
-            raise Busy(f"At most {limit} flushes may wait on one connection.")
-        segment = _Segment(self._service.text_source())
-        turn.segments.append(segment)
-        self._session.request_begins()
-        return segment
-
-    def _flush(self) -> None:
-        """Complete the segment; an empty one is answered too, as clients wait for that."""
-        segment = self._turns[-1].open or self._open_segment()
-        segment.text.end()
-        if segment is self._turns[-1].segments[0]:  # the client waits from now on
-            self._sound_at = trio.current_time()
-        self._turns[-1].changed.set()
-
-    def _clear(self) -> None:
-        if len(self._turns) > MAX_CLEARS:
-            raise Closed
-        self._turns[-1].scope.cancel(reason="cleared by the client")
-        self._turns.append(_Turn())
-
-    def _close(self) -> None:
-        self._closing = True
-        if (segment := self._turns[-1].open) is not None:
-            segment.text.end()
-        self._turns[-1].changed.set()
+    def _complete(self, segment: TextSource) -> None:
+        segment.end()
+        self._open = None
+        if segment is self._turns.current:  # the client waits from now on
+            self._patience.restart()
 
     # --- Speaking ---
 
-    async def _answer(self) -> None:
-        """Speak the turns, one after the other."""
-        while True:
-            turn = self._turns[0]
-            with turn.scope:
-                await self._answer_turn(turn)
-            # Only a `Clear` leads here. The turn's task has stopped, so that nothing of it can follow.
-            self._outbox.discard(turn)
-            for _ in turn.segments:
-                self._session.request_ends()
-            self._turns.popleft()
-            self._tell("Cleared", sequence_id=next(self._sequence))
+    async def _answer(self, segment: TextSource) -> None:
+        async def send(audio: bytes) -> None:
+            await self._session.outbox.put(audio, segment)
+            self._patience.restart()
 
-    async def _answer_turn(self, turn: _Turn) -> None:
-        while True:
-            while turn.segments and (turn.segments[0].text.ended or turn.segments[0].speakable):
-                segment = turn.segments[0]
-                if segment.speakable:
-                    await self._say(turn, segment)
-                await self._outbox.put(encode("Flushed", sequence_id=next(self._sequence)), turn)
-                turn.segments.popleft()
-                self._session.request_ends()
-            if self._closing and not turn.segments:
-                self._session.end(NORMAL, "closed by the client")
-            turn.changed = trio.Event()
-            await turn.changed.wait()
+        if await segment.wait_speakable():
+            parameters, warning = await self._service.voices.settle(self._target.name, self._target.parameters)
+            self._warn_once(warning, "MODEL_SUBSTITUTED")
+            await self._service.speak(
+                parameters, self._target.format, segment, send, warn=lambda warning: self._warn_once(warning, "IGNORED")
+            )
+        self._tell("Flushed", sequence_id=next(self._sequence))
 
-    async def _say(self, turn: _Turn, segment: _Segment) -> None:
-        async def deliver(event: Event) -> None:
-            if isinstance(event, AudioFrame):
-                await self._outbox.put(event.data, turn)
-                self._sound_at = trio.current_time()
+
+def deepgram_routes(service: SpeechService) -> list[Route]:
+    """The route of the POST. Its audio is sent while it is made; its errors are in Deepgram's form."""
+
+    async def speak(request: Request) -> Response:
+        request_id = str(uuid.uuid4())
+
+        def refuse(error: TTSError) -> Response:
+            service.metrics.told(error)
+            body = {"err_code": error.code.upper(), "err_msg": error.message, "request_id": request_id}
+            headers = {"dg-request-id": request_id, **error_headers(error)}
+            return JSONResponse(body, status_code=error.http_status, headers=headers)
 
         try:
-            self._target = await settle_voice(self._target, self._service)
-            self._warn(self._target.warning, "MODEL_SUBSTITUTED")
-            parameters = self._target.parameters
-            async with self._service.utterance(parameters, parameters.format or "pcm", segment.text) as utterance:
-                for warning in utterance.choice.warnings:
-                    self._warn(warning, "IGNORED")
-                await utterance.run(deliver)
-        except EmptyText:
-            pass  # nothing but blanks and punctuation; Flushed answers that
+            text = service.text_source(_BODY.json(await request.body()).text)
+            target = _Target(request.url.query, service, POST_FORMS)
+            parameters, _ = await service.voices.settle(target.name, target.parameters)
+        except TTSError as error:
+            return refuse(error)
+        headers = {"dg-request-id": request_id, "dg-model-uuid": target.uuid}
+        return AudioAnswer(service, parameters, text, headers=headers, refuse=refuse)
 
-    async def _reassure(self) -> None:
-        """Tell a client that waits for a slow engine that it does not wait in vain."""
-        while True:
-            await trio.sleep_until(self._sound_at + PATIENCE_S)
-            if trio.current_time() >= self._sound_at + PATIENCE_S:
-                self._sound_at = trio.current_time()
-                segments = self._turns[-1].segments
-                if segments and segments[0].text.ended:
-                    warning = "No sound yet: the engine is loading or busy."
-                    self._tell("Warning", description=warning, warn_msg=warning, code="SLOW")
+    return [Route(PATH, speak, methods=["POST"])]

@@ -23,10 +23,9 @@ import structlog
 import trio
 
 from tts_provider import messages as wire
-from tts_provider.engines.base import Voice
-from tts_provider.engines.catalog import Catalog, Entry
-from tts_provider.errors import Busy, Draining, InternalError, InvalidRequest, TTSError, UnsupportedMessage
+from tts_provider.errors import Busy, Draining, InvalidRequest, TTSError, UnsupportedMessage
 from tts_provider.server.dialects.native_answers import Answer, describe_server, voice_entries
+from tts_provider.server.failures import faults_as_errors
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import UNSUPPORTED, Session
 from tts_provider.streaming.text import TextSource
@@ -38,8 +37,6 @@ MAX_BINARY_MESSAGES: Final = 3
 MAX_COMMANDS: Final = 16
 """`voices` and `preload` commands waiting for an answer on one connection."""
 STREAM_NUMBER: Final = struct.Struct(">I")
-
-log = structlog.get_logger(__name__)
 
 
 class _Request:
@@ -191,20 +188,11 @@ class NativeDialect:
         self._outbox.reply(wire.encode(reply))
 
     async def _list_voices(self, model: str | None, lang: str | None) -> wire.Reply:
-        catalog = self._service.catalog
-        if model is not None:
-            names = [catalog.find(model).name]
-        else:
-            names = [
-                entry.name
-                for entry in catalog.entries
-                if catalog.loaded(entry.name) or (entry.light and not entry.unavailable())
-            ]
-        voices: list[tuple[str, Voice]] = []
-        for name in names:
-            async with catalog.use(name) as engine:
-                voices += [(name, voice) for voice in engine.voices()]
-        return wire.VoiceList(voices=voice_entries(voices, lang))
+        if model is None:
+            return wire.VoiceList(voices=voice_entries(await self._service.voices.all_listed(), lang))
+        name = self._service.catalog.find(model).name
+        async with self._service.catalog.use(name) as engine:
+            return wire.VoiceList(voices=voice_entries([(name, voice) for voice in engine.voices()], lang))
 
     async def _preload(self, model: str | None) -> wire.Reply:
         name = self._service.catalog.find(model).name
@@ -259,16 +247,11 @@ class NativeDialect:
         reply: wire.Reply | None = None
         with structlog.contextvars.bound_contextvars(request=request.id):
             try:
-                with request.scope:
+                with faults_as_errors(), request.scope:
                     await self._speak(request)
             except TTSError as error:
                 self._service.metrics.told(error)
                 reply = wire.Failure.of(_told_to(request.parameters, error), request.id)
-            except Exception:
-                log.exception("request.fault")
-                fault = InternalError("Something went wrong in the server.")
-                self._service.metrics.told(fault)
-                reply = wire.Failure.of(_told_to(request.parameters, fault), request.id)
             if request.scope.cancelled_caught:
                 self._outbox.discard(request)
                 reply = wire.Cancelled(request_id=request.id)
@@ -307,11 +290,6 @@ def _id_of(request: wire.Request) -> str | None:
             return request_id
         case _:
             return None
-
-
-def _lists_at_once(catalog: Catalog, entry: Entry) -> bool:
-    """Whether the engine's voices can be had without loading a model."""
-    return catalog.loaded(entry.name) is not None or (entry.light and entry.unavailable() is None)
 
 
 def _told_to(parameters: wire.SpeechParameters | None, error: TTSError) -> TTSError:

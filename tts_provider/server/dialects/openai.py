@@ -6,10 +6,9 @@ without the end of the body, or as an ``error`` event, so that a short answer is
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import msgspec
 import structlog
@@ -19,11 +18,13 @@ from starlette.routing import Route
 
 from tts_provider.engines.base import Voice
 from tts_provider.engines.catalog import EngineState
-from tts_provider.errors import EngineError, InvalidJSON, InvalidRequest
-from tts_provider.messages import DEFAULT_LANG, MAX_SPEED, MIN_SPEED, SpeechParameters
-from tts_provider.server.dialects.openai_answers import AudioAnswer, EventAnswer, openai_names
+from tts_provider.errors import EngineError, TTSError
+from tts_provider.messages import DEFAULT_LANG, SpeechParameters
+from tts_provider.server.dialects.openai_answers import EventAnswer, OpenAIAnswer, refuse
 from tts_provider.server.http import JSONResponse
+from tts_provider.server.reading import SPEED_RANGE, Name, Reader, Speed
 from tts_provider.server.service import SpeechService
+from tts_provider.server.voices import speaker_or_voice
 from tts_provider.settings import SettingsError
 
 __all__ = ["OpenAIDialect"]
@@ -47,7 +48,7 @@ WANTED: Final = {
     "input": "must be a string: the text to speak",
     "model": "must be a string",
     "voice": 'must be a string or an object such as {"id": "alloy"}',
-    "speed": f"must be a number from {MIN_SPEED} to {MAX_SPEED:.0f}",
+    "speed": SPEED_RANGE,
     "response_format": f"must be one of {', '.join(get_args(ResponseFormat))}",
     "stream_format": "must be 'audio' or 'sse'",
     "instructions": "must be a string",
@@ -55,8 +56,6 @@ WANTED: Final = {
 }
 
 log = structlog.get_logger(__name__)
-
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
 class VoiceReference(msgspec.Struct):
@@ -70,33 +69,14 @@ class SpeechRequest(msgspec.Struct):
     model: Name | None = None
     voice: Name | VoiceReference | None = None
     response_format: ResponseFormat | None = None
-    speed: Annotated[float, msgspec.Meta(ge=MIN_SPEED, le=MAX_SPEED)] | None = None
+    speed: Speed | None = None
     stream_format: Literal["audio", "sse"] | None = None
     instructions: str | None = None
     lang: Name | None = None
     """Not OpenAI's: the language, for engines whose voices speak several."""
 
 
-def parse_request(body: bytes) -> SpeechRequest:
-    """The request in `body`.
-
-    Raises:
-        InvalidJSON: it is not JSON.
-        InvalidRequest: a field is missing or wrong; the error names it.
-    """
-    try:
-        return _DECODER.decode(body)
-    except msgspec.ValidationError as error:
-        found = re.search(r"\$\.(\w+)", str(error)) or re.search(r"field `(\w+)`", str(error))
-        field = found[1] if found else ""
-        if field not in WANTED:
-            raise InvalidRequest("The body must be a JSON object.") from error
-        raise InvalidRequest(f"'{field}' {WANTED[field]}.", field=field) from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidJSON("The body is no good JSON.") from error
-
-
-_DECODER: Final = msgspec.json.Decoder(SpeechRequest)
+_BODY: Final = Reader(SpeechRequest, WANTED, whole="The body must be a JSON object.")
 
 
 class OpenAIDialect:
@@ -123,8 +103,8 @@ class OpenAIDialect:
     # --- Speech ---
 
     async def _speak(self, request: Request) -> Response:
-        with openai_names():
-            body = parse_request(await request.body())
+        try:
+            body = _BODY.json(await request.body())
             model = self._engine(body.model)
             speaker, voice = self._voice(body.voice, model)
             parameters = SpeechParameters(
@@ -138,7 +118,9 @@ class OpenAIDialect:
                 extra={} if body.instructions is None else {"instructions": body.instructions},
             )
             text = self._service.text_source(body.input)
-        answer = EventAnswer if body.stream_format == "sse" else AudioAnswer
+        except TTSError as error:
+            refuse(error)
+        answer = EventAnswer if body.stream_format == "sse" else OpenAIAnswer
         return answer(self._service, parameters, text, len(body.input))
 
     def _engine(self, model: str | None) -> str:
@@ -158,8 +140,7 @@ class OpenAIDialect:
         if configured is None and known in SPEAKERS:
             speaker = SPEAKERS[known]
             return (speaker if str(speaker) in self._service.catalog.find(engine).speakers else 0), None
-        name = configured or name
-        return (int(name), None) if re.fullmatch("[0-9]{1,4}", name) else (0, name)
+        return speaker_or_voice(configured or name)
 
     # --- Lists ---
 
@@ -186,22 +167,14 @@ class OpenAIDialect:
         """The voices of ``?model=``; without one those that any model takes, and the default model's own."""
         model = request.query_params.get("model")
         if model is not None:
-            return JSONResponse({"voices": _entries(await self._engine_voices(self._engine(model)))})
+            return JSONResponse({"voices": _entries(await self._service.voices.listed(self._engine(model)))})
         named = sorted({*SPEAKERS, *(name for name in self._voices if "/" not in name)})
         voices: list[dict[str, str | None]] = [{"id": name, "name": name.title()} for name in named]
         try:
-            voices += _entries(await self._engine_voices(self._service.catalog.default))
+            voices += _entries(await self._service.voices.listed(self._service.catalog.default))
         except EngineError as error:  # a service that cannot be reached: better a short list than none
             log.warning("voices.unavailable", error=error.message)
         return JSONResponse({"voices": voices})
-
-    async def _engine_voices(self, engine: str) -> Sequence[Voice]:
-        """The voices of `engine`; none while listing them would load a large model."""
-        catalog = self._service.catalog
-        if catalog.loaded(engine) is None and not catalog.find(engine).light:
-            return ()
-        async with catalog.use(engine) as loaded:
-            return loaded.voices()
 
 
 def _entries(voices: Sequence[Voice]) -> list[dict[str, str | None]]:

@@ -1,5 +1,10 @@
 """Wyoming, Home Assistant's protocol for voices. docs/wyoming.md is its description.
 
+An event is a line of JSON, then as many bytes of JSON and of payload as the line says. The `wyoming` package reads and writes
+these with asyncio only; its events are used as they are.
+
+    {"type": "synthesize", "version": "1.7.2", "data_length": 17}\\n{"text": "Hello"}
+
 Home Assistant decides what is right here. It reads until the first ``audio-stop``, or until ``synthesize-stopped`` when it
 streams, and heeds no ``error``: so an exchange ends with exactly one of them, whatever happened, or with the connection. A text
 that is streamed comes a second time as a whole ``synthesize`` for servers that cannot stream; that copy is dropped.
@@ -7,206 +12,238 @@ that is streamed comes a second time as a whole ``synthesize`` for servers that 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-import structlog
-import trio
-from wyoming.event import Event
+import msgspec
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event, Eventable
+from wyoming.info import Attribution, Info, TtsProgram, TtsVoice
 from wyoming.ping import Pong
+from wyoming.tts import SynthesizeStopped
+from wyoming.version import __version__ as WYOMING_VERSION
 
-from tts_provider.errors import Busy, InvalidRequest, TTSError
-from tts_provider.messages import MAX_NAME
-from tts_provider.server.dialects.wyoming_answers import SILENCE_S, Exchange, failure
-from tts_provider.server.dialects.wyoming_frames import EventStream, encode
-from tts_provider.server.dialects.wyoming_voices import Voices
-from tts_provider.server.outbox import Outbox
+from tts_provider import __version__
+from tts_provider.engines.base import Voice
+from tts_provider.errors import InvalidJSON, InvalidRequest, TTSError
+from tts_provider.messages import MAX_NAME, SpeechParameters
+from tts_provider.server.comfort import comforted
+from tts_provider.server.failures import faults_as_errors
+from tts_provider.server.framed import FramedStream
+from tts_provider.server.listener import Serve
+from tts_provider.server.reading import NAME_LENGTH, Name, Reader
 from tts_provider.server.service import SpeechService
+from tts_provider.server.session import Session, Sessions
 from tts_provider.server.streams import GuardedStream
+from tts_provider.server.turns import Turns
+from tts_provider.server.voices import Described
+from tts_provider.streaming.text import TextSource
 
-__all__ = ["WyomingDialect"]
+__all__ = ["serve_wyoming"]
 
-WARM_UP_S: Final = 3.0
-"""For the light engines to load before the first client is let in: Home Assistant asks for the voices once."""
-FINISH_S: Final = 2.0
-"""For what waits to be sent when a connection ends."""
-
-log = structlog.get_logger(__name__)
-
-
-class WyomingDialect:
-    """All Wyoming connections of a server."""
-
-    def __init__(self, service: SpeechService) -> None:
-        self._service = service
-        self._voices = Voices(service.catalog)
-        self._warm = trio.Event()
-        self._conversations: set[_Conversation] = set()
-        self._empty = trio.Event()
-
-    async def warm_up(self) -> None:
-        """Load the engines that load in no time, so that their voices are known; then let clients in."""
-        try:
-            with trio.move_on_after(WARM_UP_S):
-                for entry in self._service.catalog.entries:
-                    if entry.light and not entry.unavailable():
-                        await self._load(entry.name)
-        finally:
-            self._warm.set()
-
-    async def _load(self, engine: str) -> None:
-        try:
-            await self._service.catalog.preload(engine)
-        except TTSError as error:
-            log.warning("voices.unavailable", engine=engine, error=error.message)
-
-    async def serve(self, stream: GuardedStream) -> None:
-        """Serve one connection.
-
-        Raises:
-            Closed: the client left; everything it had asked for is cancelled.
-        """
-        conversation = _Conversation(self._service, self._voices, stream)
-        self._conversations.add(conversation)
-        try:
-            await self._warm.wait()
-            await conversation.run()
-        finally:
-            self._conversations.discard(conversation)
-            if not self._conversations:
-                self._empty.set()
-
-    async def drain(self, grace_s: float) -> None:
-        """End idle connections, the others as they fall idle, and after `grace_s` all."""
-        self._empty = trio.Event()
-        for conversation in self._conversations:
-            conversation.end_if_idle()
-        with trio.move_on_after(grace_s):
-            if self._conversations:
-                await self._empty.wait()
-        for conversation in self._conversations:
-            conversation.end()
+WIDTH: Final = 2
+"""Bytes of a sample."""
+CHANNELS: Final = 1
+NO_EVENT: Final = "This is no Wyoming event."
+WANTED: Final = {
+    "payload_length": "must be 0, as no event that asks for speech carries a payload",
+    "text": "must be a string: the text to speak",
+    "text_format": "must be 'text'",
+    "voice": "must be an object",
+    "name": NAME_LENGTH,
+    "language": NAME_LENGTH,
+    "speaker": "must be a number such as '0'",
+}
 
 
-def _text(data: Mapping[str, Any]) -> str:
-    if not isinstance(text := data.get("text"), str):
-        raise InvalidRequest("'text' must be a string: the text to speak.", field="text")
-    return text
+class _Header(msgspec.Struct):
+    type: str
+    data: dict[str, Any] | None = None
+    data_length: int | None = None
+    payload_length: Literal[0] | None = None
+
+
+class _Voice(msgspec.Struct):
+    name: Name | None = None
+    language: Name | None = None
+    speaker: Name | None = None
+
+
+class _Request(msgspec.Struct):
+    voice: _Voice | None = None
+    text_format: Literal["text"] | None = None
+
+
+class _Text(msgspec.Struct):
+    text: str
+
+
+_HEADER: Final = Reader(_Header, WANTED, whole=NO_EVENT, whole_kind=InvalidJSON)
+_DATA: Final = Reader(dict[str, Any], WANTED, whole=NO_EVENT, whole_kind=InvalidJSON)
+_REQUEST: Final = Reader(_Request, WANTED, whole=NO_EVENT)
+_TEXT: Final = Reader(_Text, WANTED, whole=NO_EVENT)
+
+
+def _data_length(line: bytes) -> int:
+    return _HEADER.json(line).data_length or 0
+
+
+def _parse(message: bytes) -> Event:
+    line, _, data = message.partition(b"\n")
+    header = _HEADER.json(line)
+    return Event(header.type, {**(header.data or {}), **(_DATA.json(data) if data else {})})
+
+
+def _encode(message: Eventable) -> bytes:
+    event = message.event()
+    data = msgspec.json.encode(event.data) if event.data else b""
+    payload = event.payload or b""
+    lengths = {"data_length": len(data), "payload_length": len(payload)}
+    header = {"type": event.type, "version": WYOMING_VERSION, **{name: length for name, length in lengths.items() if length}}
+    return msgspec.json.encode(header) + b"\n" + data + payload
+
+
+def _describe(voices: Mapping[str, Sequence[Voice]]) -> bytes:
+    """The server as one program, as Home Assistant uses only the first."""
+    program = TtsProgram(
+        name="tts-provider",
+        attribution=Attribution("tts-provider", ""),
+        installed=True,
+        description="Self-hosted text-to-speech",
+        version=__version__,
+        voices=[
+            TtsVoice(
+                name=f"{engine}:{voice.id}",
+                attribution=Attribution(engine, ""),
+                installed=True,
+                description=f"{voice.name} ({engine})",
+                version=None,
+                languages=[voice.language],
+            )
+            for engine, own in voices.items()
+            for voice in own
+        ],
+        supports_synthesize_streaming=True,
+    )
+    return _encode(Info(tts=[program]))
+
+
+def serve_wyoming(service: SpeechService, sessions: Sessions) -> Serve:
+    """What serves a connection of the port. Clients are let in when the voices are known: Home Assistant asks for them once."""
+    info = Described(service.voices, _describe)
+
+    async def serve(stream: GuardedStream) -> None:
+        await service.voices.warm.wait()
+        transport = FramedStream(stream, _data_length, service.settings.max_message_bytes)
+        await sessions.serve_framed(transport, lambda session: _Conversation(service, session, info.get).run())
+
+    return serve
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Exchange:
+    """One request. All of its audio has one format."""
+
+    text: TextSource
+    parameters: SpeechParameters
+    streaming: bool
 
 
 class _Conversation:
-    """One connection."""
+    """One connection. `run` serves it."""
 
-    def __init__(self, service: SpeechService, voices: Voices, stream: GuardedStream) -> None:
+    def __init__(self, service: SpeechService, session: Session, info: Callable[[], bytes]) -> None:
         self._service = service
-        self._voices = voices
-        self._events = EventStream(stream, service.settings.max_message_bytes)
-        self._outbox = Outbox(self._events)
-        self._scope = trio.CancelScope()
-        self._exchanges: deque[Exchange] = deque()
-        """The first is being answered."""
-        self._writing: Exchange | None = None
-        """Whose text is being streamed: from ``synthesize-start`` to ``synthesize-stop``, though it may have failed."""
-        self._added = trio.Event()
+        self._session = session
+        self._info = info
+        self._turns = Turns[_Exchange](session, service.settings.max_queued_requests, self._answer)
+        self._writing: TextSource | None = None
+        """What is being streamed: from ``synthesize-start`` to ``synthesize-stop``, though it may have failed."""
 
     async def run(self) -> None:
-        """Read for ever, so that a disconnect is seen at once, while requests are answered beside."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._outbox.run)
-            with self._scope:
-                async with trio.open_nursery() as work:
-                    work.start_soon(self._answer_in_order)
-                    if self._service.settings.wyoming_silence_after_s:
-                        work.start_soon(self._keep_company)
-                    await self._read()
-                    work.cancel_scope.cancel()
-            await self._outbox.stop(FINISH_S)
-            nursery.cancel_scope.cancel()
+        """Speak with the client until it leaves or says what is no event."""
+        try:
+            await self._session.converse(self._obey, self._turns.run)
+        except TTSError as error:
+            self._service.metrics.told(error)
+            self._reply(Error(text=error.message, code=error.code))
+            self._session.fail(error)
 
-    def end(self) -> None:
-        self._scope.cancel(reason="ended")
+    def _reply(self, message: Eventable) -> None:
+        self._session.outbox.reply(_encode(message))
 
-    def end_if_idle(self) -> None:
-        if not self._exchanges:
-            self.end()
-
-    async def _read(self) -> None:
-        """Read until the client says what is no event, or nothing for too long: with no request, or amid a text."""
-        while not self._scope.cancel_called:
-            with trio.move_on_after(self._service.settings.idle_s) as idle:
-                try:
-                    event = await self._events.receive()
-                except TTSError as error:
-                    self._outbox.reply(failure(error))
-                    return
-                self._take(event)
-            if idle.cancelled_caught and (self._writing is not None or not self._exchanges):
-                return
-
-    def _take(self, event: Event) -> None:
+    def _obey(self, message: str | bytes) -> None:
+        assert isinstance(message, bytes)
+        event = _parse(message)
         match event.type:
             case "describe":
-                self._outbox.reply(encode(self._voices.describe().event()))
+                self._session.outbox.reply(self._info())
             case "ping":
                 text = event.data.get("text")
-                self._outbox.reply(encode(Pong(text if isinstance(text, str) and len(text) <= MAX_NAME else None).event()))
+                self._reply(Pong(text if isinstance(text, str) and len(text) <= MAX_NAME else None))
             case "synthesize" if self._writing is None:
-                self._add(event, streaming=False)
-            case "synthesize-start" if self._writing is None:
-                self._writing = self._add(event, streaming=True)
+                self._begin(event, streaming=False)
             case "synthesize-start":
-                self._outbox.reply(failure(InvalidRequest("'synthesize-stop' must end one text before the next begins.")))
-                self.end()
+                if self._writing is not None:
+                    raise InvalidRequest("'synthesize-stop' must end one text before the next begins.")
+                self._writing = self._begin(event, streaming=True)
             case "synthesize-chunk" | "synthesize-stop" if self._writing is not None:
                 self._write(self._writing, event)
             case _:
                 pass  # the whole copy of a streamed text, or an event for another kind of service
+        self._session.text_waits(self._writing is not None)
 
-    def _add(self, event: Event, *, streaming: bool) -> Exchange:
-        exchange = Exchange(self._outbox, streaming=streaming)
+    def _begin(self, event: Event, *, streaming: bool) -> TextSource:
+        text, parameters = self._service.text_source(), SpeechParameters()
         try:
-            if len(self._exchanges) > self._service.settings.max_queued_requests:
-                raise Busy("Too many requests wait on this connection.")
-            if event.data.get("text_format") not in (None, "text"):
-                raise InvalidRequest("'text_format' must be 'text'.", field="text_format")
-            exchange.parameters = self._voices.parameters(event.data.get("voice") or {})
-            exchange.text = self._service.text_source(None if streaming else _text(event.data))
+            voice = _REQUEST.object(event.data).voice or _Voice()
+            parameters = self._service.voices.named(voice.name or "", lang=voice.language, speaker=voice.speaker)
+            if not streaming:
+                text = self._service.text_source(_TEXT.object(event.data).text)
         except TTSError as error:
-            exchange.fail(error)
-            if isinstance(error, Busy):
-                self._outbox.reply(failure(error))
-                self.end()
-        self._exchanges.append(exchange)
-        self._added.set()
-        return exchange
+            text.fail(error)
+        self._turns.add(_Exchange(text, parameters, streaming))
+        return text
 
-    def _write(self, exchange: Exchange, event: Event) -> None:
-        if event.type == "synthesize-stop":
-            self._writing = None
-        if exchange.error is not None or exchange.text is None:
-            return
+    def _write(self, text: TextSource, event: Event) -> None:
         try:
-            if self._writing is None:
-                exchange.text.end()
+            if event.type == "synthesize-stop":
+                self._writing = None
+                text.end()
             else:
-                exchange.text.append(_text(event.data))
+                text.append(_TEXT.object(event.data).text)
         except TTSError as error:
-            exchange.fail(error)
+            text.fail(error)
 
-    async def _answer_in_order(self) -> None:
-        while True:
-            while self._exchanges:
-                if not await self._exchanges[0].answer(self._service):
-                    self.end()
-                self._exchanges.popleft()
-            if self._service.draining:
-                self.end()
-            self._added = trio.Event()
-            await self._added.wait()
+    async def _answer(self, exchange: _Exchange) -> None:
+        """Speak, and end the exchange whatever became of it."""
+        rate = exchange.parameters.sample_rate
+        sent_s: float | None = None  # before ``audio-start``
 
-    async def _keep_company(self) -> None:
-        while True:
-            await trio.sleep(SILENCE_S)
-            if self._exchanges:
-                await self._exchanges[0].keep_company(self._service.settings.wyoming_silence_after_s)
+        async def put(message: Eventable) -> None:
+            await self._session.outbox.put(_encode(message), exchange)
+
+        async def send(samples: bytes) -> None:
+            nonlocal sent_s
+            if sent_s is None:
+                await put(AudioStart(rate, WIDTH, CHANNELS, timestamp=0))
+                sent_s = 0.0
+            await put(AudioChunk(rate, WIDTH, CHANNELS, samples, timestamp=round(1000 * sent_s)))
+            sent_s += len(samples) / (WIDTH * CHANNELS * rate)
+
+        try:
+            with faults_as_errors():
+                async with comforted(send, rate, self._service.settings.wyoming_silence_after_s) as send_speech:
+                    await self._service.speak(exchange.parameters, "pcm", exchange.text, send_speech)
+        except TTSError as error:
+            self._service.metrics.told(error)
+            await put(Error(text=error.message, code=error.code))
+            if not exchange.streaming:  # with a proper end, half a text would be taken for the whole, and kept
+                self._session.fail(error)
+                return
+        if sent_s is not None:
+            await put(AudioStop(timestamp=round(1000 * sent_s)))
+        if exchange.streaming:
+            await put(SynthesizeStopped())
