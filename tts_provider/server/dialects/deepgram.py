@@ -218,7 +218,9 @@ class DeepgramDialect:
             self._target = await settle_voice(self._target, self._service)
             self._warn(self._target.warning, "MODEL_SUBSTITUTED")
             parameters = self._target.parameters
-            async with self._service.utterance(parameters, parameters.format or "pcm", segment.text) as utterance:
+            async with self._service.utterance(
+                parameters, parameters.format or "pcm", segment.text, client=self._outbox
+            ) as utterance:
                 for warning in utterance.choice.warnings:
                     self._warn(warning, "IGNORED")
                 await utterance.run(deliver)

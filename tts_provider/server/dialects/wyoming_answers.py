@@ -99,7 +99,7 @@ class Exchange:
                     await self._send(event.data)
 
         if self.text is not None:
-            async with service.utterance(self.parameters, "pcm", self.text) as utterance:
+            async with service.utterance(self.parameters, "pcm", self.text, client=self._outbox) as utterance:
                 await utterance.run(deliver)
 
     async def _send(self, data: bytes) -> None:
