@@ -190,7 +190,7 @@ async def test_the_native_dialect_says_when_to_come_back(start_server: StartServ
         assert (error["code"], error["retryable"], error["request_id"]) == ("overloaded", True, "r")
         assert error["retry_after_ms"] >= 500
         legacy = await client.ask({"text": "Hi."})
-        assert legacy["message"].startswith("Failed to generate speech: Engine 'fake' ")
+        assert legacy["message"].startswith("Failed to generate speech: All places at engine 'fake' are taken")
         await holder.send({"command": "cancel"})
         await holder.until("cancelled")
         await client.legacy({"text": "Hi."})

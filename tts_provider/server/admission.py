@@ -266,10 +266,11 @@ class _Places:
 
     def _overloaded(self, client: Hashable, reason: str) -> Overloaded:
         self.shed[reason] += 1
+        retry_after_ms = self.retry_after_ms(client)
         return Overloaded(
-            f"Engine '{self._engine}' speaks {self.used} of {self.total} requests at once, and {len(self.line)} wait. "
-            "Try again later.",
-            retry_after_ms=self.retry_after_ms(client),
+            f"All places at engine '{self._engine}' are taken ({self.total}), and {len(self.line)} requests wait for one. "
+            f"Try again in about {math.ceil(retry_after_ms / 1000)} s.",
+            retry_after_ms=retry_after_ms,
         )
 
     # --- Positions ---
