@@ -26,7 +26,15 @@ def test_flags_win_over_the_environment_over_the_file_over_the_defaults(tmp_path
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("port", "nine"), ("port", "-1"), ("port", "70000"), ("log_text", "maybe"), ("log_level", "loud"), ("idle_s", "")],
+    [
+        ("port", "nine"),
+        ("port", "-1"),
+        ("port", "70000"),
+        ("log_text", "maybe"),
+        ("log_level", "loud"),
+        ("idle_s", ""),
+        ("max_active", "0"),
+    ],
 )
 def test_a_wrong_value_is_told_in_one_sentence(name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=r"must .*\.$"):

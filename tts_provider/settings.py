@@ -49,6 +49,13 @@ class Settings:
     )
     max_queued_requests: int = _knob(32, "requests waiting on one connection that is not multiplexed")
     max_streams: int = _knob(32, "requests running side by side on one multiplexed connection")
+    max_active: int = _knob(
+        500, "requests that an engine without slots of its own speaks at once: as many streams as one process keeps in time"
+    )
+    queue_per_slot: int = _knob(
+        4, "requests that may wait for an engine, for each that it speaks at once (but 8 at least); 0 is none"
+    )
+    queue_s: float = _knob(10.0, "wait for an engine at most; who would wait longer is told to come back. People leave sooner")
     handshake_s: float = _knob(5.0, "until the head of a request has come")
     send_stall_s: float = _knob(10.0, "a client that takes no byte for so long is dropped")
     ping_interval_s: float = _knob(20.0, "between pings")
@@ -91,6 +98,8 @@ class Settings:
             choices = knob.metadata["choices"]
             if choices and value not in choices:
                 raise SettingsError(f"{knob.name} must be one of {', '.join(choices)}, but is {value!r}.")
+        if not self.max_active:
+            raise SettingsError("max_active must be at least 1.")
         for name, port in (("port", self.port), ("wyoming_port", self.wyoming_port)):
             if port > 65535:
                 raise SettingsError(f"{name} must be at most 65535, but is {port}.")

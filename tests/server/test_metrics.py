@@ -70,6 +70,19 @@ async def test_the_time_to_the_first_audio_is_the_users(start_server: StartServe
     assert 2.1 <= found["tts_first_audio_seconds_sum{engine=fake}"] < 2.5
 
 
+async def test_the_wait_for_the_clients_own_text_is_no_queue(start_server: StartServer, autojump_clock: MockClock) -> None:
+    autojump_clock.autojump_threshold = 0.01
+    server = await start_server(FakeEngine(load_s=2))
+    async with server.connect() as wire:
+        await wire.send({"command": "begin", "stream": True, "final_wav": False})
+        await wire.until("streaming")
+        await trio.sleep(50)
+        await wire.send({"command": "append", "text": "Hi."})
+        await wire.send({"command": "end"})
+        await wire.until("success")
+    assert 2 <= (await measured(server))["tts_queue_seconds_sum{engine=fake}"] < 2.05
+
+
 async def test_a_request_is_active_until_it_is_cancelled(start_server: StartServer) -> None:
     server = await start_server(FakeEngine(block_delay_s=0.05, capabilities=Capabilities(sample_rate=24_000, slots=4)))
     async with server.connect() as wire:

@@ -171,6 +171,9 @@ async def test_info_has_the_fields_that_old_clients_read(start_server: StartServ
         "sample_rate": 24000,
         "state": "unavailable",
         "detail": "Install it: pip install broken",
+        "slots": None,
+        "slots_used": 0,
+        "queue_length": 0,
     }
     assert sorted(info["speaker_mapping"]) == ["0", "1", "2", "3"]
     assert info["queue_size"] == 0

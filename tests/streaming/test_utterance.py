@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fake_engine import SECONDS_PER_CHARACTER, VOICES, FakeEngine
 from tts_provider.engines.base import Capabilities, QueueReport, Session, Sink, SpeechChunk, SpeechOptions, VoiceChoice
@@ -208,6 +208,36 @@ async def test_an_error_while_opening_the_session_is_raised_as_it_is() -> None:
 
     with pytest.raises(Overloaded):
         await speak(utterance(Full(), FOUR))
+
+
+async def test_no_session_is_opened_before_there_is_something_to_say(autojump_clock: MockClock) -> None:
+    """A text that is being written takes no place of the engine until its first piece is complete."""
+    engine, text = FakeEngine(), TextSource(1_000)
+    summaries: list[Summary] = []
+
+    async def run() -> None:
+        summaries.append((await speak(utterance(engine, text)))[1])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await trio.sleep(5)
+        text.append("A sentence that is not")
+        await trio.sleep(5)
+        assert engine.sessions == 0
+        text.append(" complete. And one")
+        text.flush()
+        await wait_all_tasks_blocked()
+        assert engine.sessions == 1
+        text.end()
+    assert summaries[0].session_at == summaries[0].asked_at == pytest.approx(trio.current_time())
+    assert summaries[0].sentences == 2
+
+
+async def test_a_text_without_sound_opens_no_session() -> None:
+    engine = FakeEngine()
+    with pytest.raises(EmptyText):
+        await speak(utterance(engine, "... !?"))
+    assert engine.options == []
 
 
 async def test_a_text_without_sound_is_an_error() -> None:

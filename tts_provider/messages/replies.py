@@ -171,6 +171,12 @@ class ModelEntry(msgspec.Struct, kw_only=True):
     """``unavailable``, ``unloaded``, ``loading`` or ``ready``."""
     detail: str | None = None
     """Why it is unavailable, and the command that changes that."""
+    slots: int | None = None
+    """Requests that it speaks at once; None while it is not loaded."""
+    slots_used: int = 0
+    """Requests that it speaks now."""
+    queue_length: int = 0
+    """Requests that wait for a slot of it."""
 
 
 class ServerInfo(Reply, tag="success"):

@@ -8,6 +8,7 @@ given to trio-websocket, anything else is answered as HTTP, and whatever goes wr
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +58,8 @@ class Listener:
     """Serves one WebSocket connection until it ends. It may raise anything."""
     http: HttpBridge
     """Answers everything else."""
+    turns_away: Callable[[], float | None] = lambda: None
+    """Seconds until a WebSocket that is asked for now could be of use; None when it can be at once."""
     connections: int = 0
     """Open now."""
     faults: int = 0
@@ -118,6 +121,11 @@ class Listener:
             return None
         while request is not None:
             if _asks_for_websocket(request):
+                if (wait_s := self.turns_away()) is not None:
+                    self.turned_away += 1
+                    message = "Every engine is taken, and every queue is full."
+                    await send_error(stream, connection, 503, message, retry_after_s=math.ceil(wait_s))
+                    return None
                 stream.give_back(_rebuild(request) + connection.trailing_data[0])
                 return Connection(stream, request.target.decode("ascii"), list(request.headers))
             if not await self.http.answer(stream, connection, request):

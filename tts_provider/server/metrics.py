@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from tts_provider.engines.base import Engine, QueueReport, SpeechOptions, VoiceChoice
 from tts_provider.errors import Busy, Draining, Overloaded, TTSError
+from tts_provider.server.admission import Occupancy
 from tts_provider.streaming.events import AudioFrame, Event
 from tts_provider.streaming.text import TextSource
 from tts_provider.streaming.utterance import Deliver, Output, Summary, Utterance
@@ -48,7 +49,8 @@ class EngineReading:
     name: str
     state: str
     slots: int | None
-    """How many requests it can speak at once; None without a limit, or while it is not loaded."""
+    """How many requests it can speak at once; None while it is not loaded."""
+    occupancy: Occupancy = field(default_factory=Occupancy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +193,10 @@ class MeasuredUtterance(Utterance):
         self._meter = meter
 
     async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
+        loaded_at = trio.current_time()
         summary = await super().run(deliver, queued=queued)
-        self._meter.queue.observe(summary.session_at - self._meter.received_at)
+        # The wait for the client's own text is not the engine's.
+        self._meter.queue.observe(loaded_at - self._meter.received_at + summary.session_at - summary.asked_at)
         return summary
 
     async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
@@ -222,9 +226,15 @@ class _ReadingCollector(Collector):
         yield CounterMetricFamily("tts_connection_faults", "Ended by an error of the server's own.", value=reading.faults)
         slots = GaugeMetricFamily("tts_engine_slots", "Requests that a loaded engine speaks at once.", labels=["engine"])
         states = GaugeMetricFamily("tts_engine_state", "1 for the state that an engine is in.", labels=["engine", "state"])
+        used = GaugeMetricFamily("tts_engine_slots_used", "Requests that an engine speaks.", labels=["engine"])
+        waiting = GaugeMetricFamily("tts_queue_length", "Requests that wait for an engine's slot.", labels=["engine"])
+        shed = CounterMetricFamily("tts_queue_shed", "Requests that got no slot, by reason.", labels=["engine", "reason"])
         for engine in reading.engines:
             states.add_metric([engine.name, engine.state], 1)
+            used.add_metric([engine.name], engine.occupancy.used)
+            waiting.add_metric([engine.name], engine.occupancy.waiting)
+            for reason, times in engine.occupancy.shed.items():
+                shed.add_metric([engine.name, reason], times)
             if engine.slots is not None:
                 slots.add_metric([engine.name], engine.slots)
-        yield slots
-        yield states
+        yield from (slots, used, waiting, shed, states)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -11,9 +11,11 @@ from typing import Final
 import trio
 
 from tts_provider.engines.base import Engine, SpeechOptions, VoiceRequest
-from tts_provider.engines.catalog import Catalog, Entry, LoadReport
+from tts_provider.engines.catalog import Catalog, EngineState, Entry, LoadReport
 from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
 from tts_provider.messages import SpeechParameters
+from tts_provider.server.admission import Admission
+from tts_provider.server.admitted import AdmittedEngine
 from tts_provider.server.metrics import MeasuredUtterance, Metrics
 from tts_provider.server.voices import Voices
 from tts_provider.settings import Settings
@@ -41,6 +43,7 @@ class SpeechService:
         """Whether the server is going away and takes no new request."""
         self.active = 0
         """Requests being spoken."""
+        self.admission = Admission(settings)
         self.metrics = Metrics()
         self.voices = Voices(catalog)
         self._encoders = trio.CapacityLimiter(os.cpu_count() or 1)
@@ -54,12 +57,26 @@ class SpeechService:
             "max_text_chars": settings.max_text_chars,
             "max_queued_requests": settings.max_queued_requests,
             "max_streams": settings.max_streams,
+            "max_active": settings.max_active,
+            "queue_per_slot": settings.queue_per_slot,
+            "queue_s": settings.queue_s,
             "min_sample_rate": MIN_SAMPLE_RATE,
             "max_sample_rate": MAX_SAMPLE_RATE,
             "idle_s": settings.idle_s,
             "send_stall_s": settings.send_stall_s,
             "ping_interval_s": settings.ping_interval_s,
         }
+
+    def turns_away(self) -> float | None:
+        """Seconds until a newcomer should come back, while every engine would turn it away; None while one would not."""
+        waits_s = []
+        for entry in self.catalog.entries:
+            wait_s = self.admission.turns_away(entry.name)
+            if wait_s is not None:
+                waits_s.append(wait_s)
+            elif self.catalog.state(entry.name) is not EngineState.UNAVAILABLE:
+                return None
+        return min(waits_s, default=None)
 
     def text_source(self, text: str | None = None) -> TextSource:
         """The text of a new request; complete when `text` is given.
@@ -91,8 +108,13 @@ class SpeechService:
         *,
         on_load: LoadReport | None = None,
         tap: Callable[[bytes], None] | None = None,
+        client: Hashable = None,
     ) -> AsyncIterator[Utterance]:
         """The utterance for a request, with its engine loaded and kept while the block runs.
+
+        Args:
+            client: what stands for the connection. Where requests wait for the engine, those of one client take turns with
+                those of others. None is a client that asks once, as over HTTP.
 
         Raises:
             TTSError: the request cannot be spoken; nothing was begun.
@@ -108,7 +130,7 @@ class SpeechService:
                     warnings = [*choice.warnings, *_warnings(parameters, engine)]
                     yield MeasuredUtterance(
                         meter,
-                        engine,
+                        AdmittedEngine(engine, self.admission, object() if client is None else client),
                         replace(choice, warnings=tuple(warnings)),
                         SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
                         Output(format, parameters.sample_rate, tap, self._encoders),
@@ -125,8 +147,11 @@ class SpeechService:
         send: Callable[[bytes], Awaitable[None]],
         *,
         warn: Callable[[str], None] = lambda _: None,
+        client: Hashable = None,
     ) -> Summary:
         """Speak a request for a client who wants audio alone: all of it goes to `send`, what is not as asked for to `warn`.
+
+        `client` as for `utterance`.
 
         Raises:
             TTSError: it could not be spoken; what was sent before is good.
@@ -138,7 +163,7 @@ class SpeechService:
 
         if text.failure is not None:
             raise text.failure
-        async with self.utterance(parameters, format, text) as utterance:
+        async with self.utterance(parameters, format, text, client=client) as utterance:
             for warning in utterance.choice.warnings:
                 warn(warning)
             return await utterance.run(deliver)

@@ -72,6 +72,8 @@ class Summary:
     """Bytes of the output's format."""
     duration_ms: float
     sentences: int
+    asked_at: float
+    """When it asked the engine for a place: there was something to say."""
     session_at: float
     """When the engine gave it a place."""
     first_audio_at: float
@@ -117,16 +119,22 @@ class Utterance:
     async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
         """Speak the whole text, handing each event to `deliver`; `queued` hears of the wait for a place.
 
+        While the text's first piece is being written no place is taken.
+
         Raises:
             EngineError: the engine failed; what was delivered before is good.
             EmptyText: the text ended without anything that can be spoken.
         """
+        first = await self._next_unit()
+        if first is None:
+            raise EmptyText("Text cannot be empty")
+        asked_at = trio.current_time()
         try:
             async with self._engine.session(self.choice, self._options, queued) as session:
                 session_at = trio.current_time()
                 async with trio.open_nursery() as nursery:
                     lanes, listener = trio.open_memory_channel[tuple[Unit, Lane]](self._abilities.parallel_chunks)
-                    nursery.start_soon(self._speak, session, lanes)
+                    nursery.start_soon(self._speak, session, first, lanes)
                     await self._play(listener, deliver)
             await self._hand_over(await self._off_the_loop(self._renderer.finish), deliver)
         except ExceptionGroup as group:
@@ -135,34 +143,35 @@ class Utterance:
                 raise
             raise known from group
         if self._first_audio_at is None:
-            raise NoAudio("The engine made no sound for this text.") if self._units else EmptyText("Text cannot be empty")
+            raise NoAudio("The engine made no sound for this text.")
         return Summary(
             samples=self._renderer.samples,
             length_bytes=self._renderer.bytes,
             duration_ms=self._renderer.duration_ms,
             sentences=self._renderer.sentences,
+            asked_at=asked_at,
             session_at=session_at,
             first_audio_at=self._first_audio_at,
         )
 
     # --- Text to engine ---
 
-    async def _speak(self, session: Session, lanes: trio.MemorySendChannel[tuple[Unit, Lane]]) -> None:
+    async def _speak(self, session: Session, first: Unit, lanes: trio.MemorySendChannel[tuple[Unit, Lane]]) -> None:
         """Give the text to the engine unit by unit, each with a lane, as far ahead as the bounds allow."""
+        unit: Unit | None = first
         places = trio.Semaphore(self._abilities.parallel_chunks)
         async with trio.open_nursery() as nursery, lanes:
-            while True:
-                await places.acquire()
-                if self._units == 1:
-                    await trio.sleep(FIRST_ALONE_S)
-                await self._wait_for_listener()
-                unit = await self._next_unit()
-                if unit is None:
-                    break
+            await places.acquire()
+            while unit is not None:
                 lane = Lane(self._abilities.sample_rate, self._longest_s(unit))
                 self._lanes.add(lane)
                 await lanes.send((unit, lane))
                 nursery.start_soon(self._say, session, unit, lane, places)
+                await places.acquire()
+                if self._units == 1 and self._abilities.parallel_chunks > 1:
+                    await trio.sleep(FIRST_ALONE_S)
+                await self._wait_for_listener()
+                unit = await self._next_unit()
 
     async def _say(self, session: Session, unit: Unit, lane: Lane, places: trio.Semaphore) -> None:
         try:

@@ -14,6 +14,7 @@ import itertools
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -220,9 +221,8 @@ class DeepgramDialect:
         if await segment.wait_speakable():
             parameters, warning = await self._service.voices.settle(self._target.name, self._target.parameters)
             self._warn_once(warning, "MODEL_SUBSTITUTED")
-            await self._service.speak(
-                parameters, self._target.format, segment, send, warn=lambda warning: self._warn_once(warning, "IGNORED")
-            )
+            warn = partial(self._warn_once, code="IGNORED")
+            await self._service.speak(parameters, self._target.format, segment, send, warn=warn, client=self._session)
         self._tell("Flushed", sequence_id=next(self._sequence))
 
 

@@ -13,7 +13,7 @@ import trio
 from tts_provider import __version__
 from tts_provider import messages as wire
 from tts_provider.engines.base import Voice
-from tts_provider.engines.catalog import EngineState
+from tts_provider.engines.catalog import EngineState, Entry
 from tts_provider.engines.languages import canonical_tag
 from tts_provider.server.outbox import Outbox
 from tts_provider.server.service import SpeechService
@@ -72,7 +72,9 @@ class Answer:
             if spool is not None:
                 stack.callback(spool.close)
             tap = spool.append if spool is not None else None
-            async with service.utterance(self.parameters, format, text, on_load=self._report_load, tap=tap) as utterance:
+            async with service.utterance(
+                self.parameters, format, text, on_load=self._report_load, tap=tap, client=self.outbox
+            ) as utterance:
                 choice = utterance.choice
                 await self._put(
                     wire.Streaming(
@@ -131,7 +133,9 @@ class Answer:
                 if isinstance(event, AudioFrame):
                     append(event.data)
 
-            async with service.utterance(self.parameters, engine_format, text, on_load=self._report_load) as utterance:
+            async with service.utterance(
+                self.parameters, engine_format, text, on_load=self._report_load, client=self.outbox
+            ) as utterance:
                 summary = await utterance.run(collect, queued=self._report_place)
             if format == "wav":
                 length, pieces = spool.length, spool.read_in_pieces(FILE_PIECE_BYTES - len(self.tag))
@@ -205,7 +209,7 @@ def _read(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 def describe_server(service: SpeechService) -> wire.ServerInfo:
     """The answer to ``info``."""
-    catalog = service.catalog
+    catalog, admission = service.catalog, service.admission
     default = catalog.find(None)
     ready = catalog.state(default.name) is EngineState.READY
     return wire.ServerInfo(
@@ -213,21 +217,27 @@ def describe_server(service: SpeechService) -> wire.ServerInfo:
         current_model=wire.CurrentModel(
             name=default.name, ready=ready, sample_rate=default.sample_rate, speakers=dict(default.speakers)
         ),
-        available_models={
-            entry.name: wire.ModelEntry(
-                identifiers=[entry.name, *entry.aliases],
-                speakers=dict(entry.speakers),
-                sample_rate=entry.sample_rate,
-                state=catalog.state(entry.name).value,
-                detail=catalog.detail(entry.name),
-            )
-            for entry in catalog.entries
-        },
-        queue_size=catalog.waiting(),
+        available_models={entry.name: _model_entry(service, entry) for entry in catalog.entries},
+        queue_size=catalog.waiting() + admission.waiting(),
         model_loaded=ready,
         speaker_mapping=SPEAKERS,
         limits=service.limits,
         protocol_version=wire.PROTOCOL_VERSION,
+    )
+
+
+def _model_entry(service: SpeechService, entry: Entry) -> wire.ModelEntry:
+    catalog, engine = service.catalog, service.catalog.loaded(entry.name)
+    occupancy = service.admission.occupancy(entry.name)
+    return wire.ModelEntry(
+        identifiers=[entry.name, *entry.aliases],
+        speakers=dict(entry.speakers),
+        sample_rate=entry.sample_rate,
+        state=catalog.state(entry.name).value,
+        detail=catalog.detail(entry.name),
+        slots=service.admission.total(engine) if engine is not None else None,
+        slots_used=occupancy.used,
+        queue_length=occupancy.waiting,
     )
 
 

@@ -236,7 +236,7 @@ class _Conversation:
         try:
             with faults_as_errors():
                 async with comforted(send, rate, self._service.settings.wyoming_silence_after_s) as send_speech:
-                    await self._service.speak(exchange.parameters, "pcm", exchange.text, send_speech)
+                    await self._service.speak(exchange.parameters, "pcm", exchange.text, send_speech, client=self._session)
         except TTSError as error:
             self._service.metrics.told(error)
             await put(Error(text=error.message, code=error.code))
