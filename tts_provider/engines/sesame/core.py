@@ -25,7 +25,7 @@ from tts_provider.engines.sesame.hub import locate
 from tts_provider.engines.sesame.mimi import MimiStream
 from tts_provider.engines.sesame.prompt import Tokens, TurnPrompt
 from tts_provider.engines.sesame.runner import EagerRunner, GraphRunner, Runner
-from tts_provider.engines.sesame.voices import SesameVoice
+from tts_provider.engines.sesame.voices import SAMPLE_RATE, SesameVoice
 from tts_provider.engines.sesame.weights import CsmWeights, LibraryModule, load_weights
 from tts_provider.errors import EngineUnavailable
 
@@ -187,6 +187,8 @@ class SesameModel:
         return self._loaded
 
     def _prepare(self, folder: Path, weights: CsmWeights, report: ProgressReport) -> None:
+        if weights.sample_rate != SAMPLE_RATE:
+            raise EngineUnavailable(f"The checkpoint's codec speaks at {weights.sample_rate} Hz, not at {SAMPLE_RATE}.")
         frames = FrameModel(weights, self._slots)
         mimi = MimiStream(weights.codec, self._slots)
         runner: Runner
