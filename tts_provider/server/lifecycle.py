@@ -164,7 +164,7 @@ async def serve(
 
     Raises:
         OSError: the address cannot be listened on.
-        UnknownModel: the default engine, or one to preload, does not exist.
+        UnknownModel: the default engine, or one to preload or to fall back on, does not exist.
         SettingsError: ``openai_voices`` makes no sense, or ``wyoming_port`` is set and the package is missing.
     """
     catalog = Catalog(
@@ -187,12 +187,12 @@ async def serve(
     app = build_app(
         [*OpenAIDialect(service).routes(), *deepgram_routes(service)],
         metrics=service.metrics,
-        ready=lambda: preloaded.is_set() and not service.draining,
+        ready=lambda: preloaded.is_set() and service.ready,
         describe=lambda: describe_server(service),
     )
     listener = Listener(settings, session, HttpBridge(app, max_body_bytes=settings.max_message_bytes))
     wyoming = _wyoming(service) if settings.wyoming_port else None
-    service.metrics.read_with(lambda: _reading(listener, catalog))
+    service.metrics.read_with(lambda: _reading(listener, service))
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
         if own_process:
@@ -209,6 +209,7 @@ async def serve(
         log.info("server.listening", host=address.host, port=address.port, version=__version__)
         nursery.start_soon(_preload, catalog, preload, preloaded)
         nursery.start_soon(service.metrics.watch_loop)
+        nursery.start_soon(service.health.run)
         task_status.started(address)
         async with trio.open_nursery() as connections:
             with accepting:
@@ -236,13 +237,14 @@ def _wyoming(service: SpeechService) -> WyomingDialect:
     return WyomingDialect(service)
 
 
-def _reading(listener: Listener, catalog: Catalog) -> Reading:
+def _reading(listener: Listener, service: SpeechService) -> Reading:
     """What the metrics read when somebody asks for them."""
+    catalog = service.catalog
     engines = []
     for entry in catalog.entries:
         engine = catalog.loaded(entry.name)
         slots = engine.capabilities.slots if engine is not None else None
-        engines.append(EngineReading(entry.name, catalog.state(entry.name).value, slots))
+        engines.append(EngineReading(entry.name, service.health.state(entry.name), slots))
     return Reading(listener.connections, listener.turned_away, listener.faults, tuple(engines))
 
 

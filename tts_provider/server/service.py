@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +14,8 @@ from tts_provider.engines.base import Engine, SpeechOptions, VoiceRequest
 from tts_provider.engines.catalog import Catalog, Entry, LoadReport
 from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
 from tts_provider.messages import SpeechParameters
+from tts_provider.server.failover import Chains, FallbackSpeech, Speech
+from tts_provider.server.health import Health
 from tts_provider.server.metrics import MeasuredUtterance, Metrics
 from tts_provider.settings import Settings
 from tts_provider.streaming.containers import check_format
@@ -40,6 +42,8 @@ class SpeechService:
         self.active = 0
         """Requests being spoken."""
         self.metrics = Metrics()
+        self.health = Health(catalog)
+        self._chains = Chains(settings.fallback, catalog)
         self._encoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
     @property
@@ -88,31 +92,64 @@ class SpeechService:
         *,
         on_load: LoadReport | None = None,
         tap: Callable[[bytes], None] | None = None,
-    ) -> AsyncIterator[Utterance]:
-        """The utterance for a request, with its engine loaded and kept while the block runs.
+    ) -> AsyncIterator[Speech]:
+        """The speech of a request; where no other engine may step in, its engine is loaded and kept while the block runs.
 
         Raises:
             TTSError: the request cannot be spoken; nothing was begun.
         """
         received_at = trio.current_time()
         entry = self._admit(parameters, format)
+        output = Output(format, parameters.sample_rate, tap, self._encoders)
+
+        def open_utterance(
+            entry: Entry, parameters: SpeechParameters, warnings: tuple[str, ...]
+        ) -> AbstractAsyncContextManager[Utterance]:
+            return self._on_engine(entry, parameters, output, text, received_at, on_load, warnings)
+
+        others = self._chains.after(entry.name)
         self.active += 1
         try:
-            with self.metrics.request(entry.name, received_at) as meter:
-                async with self.catalog.use(entry.name, on_load) as engine:
-                    choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
-                    extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
-                    warnings = [*choice.warnings, *_warnings(parameters, engine)]
-                    yield MeasuredUtterance(
-                        meter,
-                        engine,
-                        replace(choice, warnings=tuple(warnings)),
-                        SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
-                        Output(format, parameters.sample_rate, tap, self._encoders),
-                        text,
-                    )
+            if others:
+                yield FallbackSpeech(self.catalog, entry, others, parameters, text, open_utterance, self.metrics.fell_back)
+            else:
+                async with open_utterance(entry, parameters, ()) as utterance:
+                    yield utterance
         finally:
             self.active -= 1
+
+    @asynccontextmanager
+    async def _on_engine(
+        self,
+        entry: Entry,
+        parameters: SpeechParameters,
+        output: Output,
+        text: TextSource,
+        received_at: float,
+        on_load: LoadReport | None,
+        told: tuple[str, ...],
+    ) -> AsyncIterator[Utterance]:
+        """The utterance on one engine, with the warnings `told` before the engine's own."""
+        with self.health.watch(entry.name) as watched, self.metrics.request(entry.name, received_at) as meter:
+            async with self.catalog.use(entry.name, on_load) as engine:
+                choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
+                warnings = [*told, *choice.warnings, *_warnings(parameters, engine)]
+                watched.utterance = MeasuredUtterance(
+                    meter,
+                    engine,
+                    replace(choice, warnings=tuple(warnings)),
+                    SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
+                    output,
+                    text,
+                )
+                yield watched.utterance
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request of the default engine would be taken and has a chance, by that engine or one in its place."""
+        default = self.catalog.default
+        return not self.draining and any(map(self.health.works, [default, *(e.name for e in self._chains.after(default))]))
 
     def _admit(self, parameters: SpeechParameters, format: str) -> Entry:
         if self.draining:

@@ -26,7 +26,7 @@ from tts_provider.server.dialects.deepgram_query import Target, parse_query, set
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import NORMAL, POLICY, Session
 from tts_provider.server.websocket import Closed
-from tts_provider.streaming.events import AudioFrame, Event
+from tts_provider.streaming.events import AudioFrame, Event, Started
 from tts_provider.streaming.text import TextSource, is_speakable
 
 __all__ = ["DeepgramDialect"]
@@ -213,15 +213,16 @@ class DeepgramDialect:
             if isinstance(event, AudioFrame):
                 await self._outbox.put(event.data, turn)
                 self._sound_at = trio.current_time()
+            elif isinstance(event, Started):
+                for warning in event.choice.warnings:
+                    self._warn(warning, "IGNORED")
 
         try:
             self._target = await settle_voice(self._target, self._service)
             self._warn(self._target.warning, "MODEL_SUBSTITUTED")
             parameters = self._target.parameters
-            async with self._service.utterance(parameters, parameters.format or "pcm", segment.text) as utterance:
-                for warning in utterance.choice.warnings:
-                    self._warn(warning, "IGNORED")
-                await utterance.run(deliver)
+            async with self._service.utterance(parameters, parameters.format or "pcm", segment.text) as speech:
+                await speech.run(deliver)
         except EmptyText:
             pass  # nothing but blanks and punctuation; Flushed answers that
 

@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from tts_provider.errors import InvalidJSON, InvalidRequest, TTSError
 from tts_provider.server.dialects.deepgram_query import PATH, Target, parse_query, settle_voice
-from tts_provider.server.http import JSONResponse, error_headers
+from tts_provider.server.http import ENGINE_USED, JSONResponse, error_headers
 from tts_provider.server.service import SpeechService
 from tts_provider.streaming.containers import FORMATS
-from tts_provider.streaming.events import AudioFrame, Event
+from tts_provider.streaming.events import AudioFrame, Event, Started
 from tts_provider.streaming.text import TextSource
 
 __all__ = ["deepgram_routes"]
@@ -84,14 +84,21 @@ class _Audio(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
+        engine_used = ""
+        asked_for = self._service.catalog.find(self._target.parameters.model).name
         format = self._target.parameters.format or "mp3"
 
         async def deliver(event: Event) -> None:
-            nonlocal begun
-            if isinstance(event, AudioFrame):
+            nonlocal begun, engine_used
+            if isinstance(event, Started):
+                engine_used = event.engine
+            elif isinstance(event, AudioFrame):
                 if not begun:
                     begun = True
-                    await send({"type": "http.response.start", "status": 200, "headers": _raw(self._audio_headers(format))})
+                    headers = self._audio_headers(format)
+                    if engine_used != asked_for:
+                        headers[ENGINE_USED] = engine_used
+                    await send({"type": "http.response.start", "status": 200, "headers": _raw(headers)})
                 await send({"type": "http.response.body", "body": event.data, "more_body": True})
 
         try:

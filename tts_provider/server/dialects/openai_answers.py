@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 
 from tts_provider.errors import TTSError
 from tts_provider.messages import SpeechParameters
-from tts_provider.server.http import HttpError
+from tts_provider.server.http import ENGINE_USED, HttpError
 from tts_provider.server.service import SpeechService
 from tts_provider.streaming.containers import FORMATS
-from tts_provider.streaming.events import AudioFrame, Event
+from tts_provider.streaming.events import AudioFrame, Event, Started
 from tts_provider.streaming.text import TextSource
 
 __all__ = ["AudioAnswer", "EventAnswer", "openai_names"]
@@ -54,12 +54,15 @@ class AudioAnswer(Response):
         self._text = text
         self._input_tokens = math.ceil(characters * TOKENS_PER_CHARACTER)
         self._begun = False
+        self._engine_used = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def deliver(event: Event) -> None:
             if isinstance(event, AudioFrame):
                 await self._begin(send)
                 await send({"type": "http.response.body", "body": self._pack(event.data), "more_body": True})
+            elif isinstance(event, Started):
+                self._engine_used = event.engine
 
         try:
             with openai_names():
@@ -80,6 +83,8 @@ class AudioAnswer(Response):
             self._begun = True
             # X-Accel-Buffering: nginx would hold the audio back.
             headers = {"content-type": self._media_type, "cache-control": "no-store", "x-accel-buffering": "no"}
+            if self._engine_used != self._parameters.model:
+                headers[ENGINE_USED] = self._engine_used
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]
             await send({"type": "http.response.start", "status": 200, "headers": raw})
 
