@@ -50,9 +50,9 @@ class TextSource:
     def __init__(self, max_chars: int) -> None:
         self._max_chars = max_chars
         self._parts: deque[str | _Flush] = deque()
-        self._kept: list[str | _Flush] | None = None
+        self._taken: list[str | _Flush] | None = None
         """What was taken, in order, while it may be wanted again."""
-        self._kept_spoken = 0
+        self._spoken_meanwhile = 0
         """Code points spoken meanwhile; they wait until nobody can want them again."""
         self._pending = 0
         self._changed = trio.Event()
@@ -104,14 +104,14 @@ class TextSource:
         if isinstance(part, str) and len(part) > SLICE_CHARS:
             self._parts.appendleft(part[SLICE_CHARS:])
             part = part[:SLICE_CHARS]
-        if self._kept is not None:
-            self._kept.append(part)
+        if self._taken is not None:
+            self._taken.append(part)
         return part
 
     def spoken(self, chars: int) -> None:
         """Note that `chars` code points have gone to the engine and no longer wait."""
-        if self._kept is not None:
-            self._kept_spoken += chars
+        if self._taken is not None:
+            self._spoken_meanwhile += chars
         else:
             self._pending -= chars
 
@@ -119,21 +119,21 @@ class TextSource:
 
     def keep(self) -> None:
         """Keep what is taken from here on, for `rewind`; call it before the first `take`."""
-        self._kept = []
+        self._taken = []
 
     def rewind(self) -> None:
         """Begin again: the next `take` gives what it gave first. The reader before is to take nothing more."""
-        assert self._kept is not None, "nothing was kept"
-        self._parts.extendleft(reversed(self._kept))
-        self._kept.clear()
-        self._kept_spoken = 0
+        assert self._taken is not None, "nothing was kept"
+        self._parts.extendleft(reversed(self._taken))
+        self._taken.clear()
+        self._spoken_meanwhile = 0
         self._notify()
 
     def let_go(self) -> None:
         """Forget what was kept: it will not be wanted again."""
-        if self._kept is not None:
-            self._pending -= self._kept_spoken
-            self._kept = None
+        if self._taken is not None:
+            self._pending -= self._spoken_meanwhile
+            self._taken = None
 
     async def wait(self) -> None:
         """Wait until `take` may have something, or the text has ended."""
