@@ -63,8 +63,8 @@ class Breaker:
         self.engine = engine
         self.due: float | None = None
         """When the next probe is due; None while closed."""
-        self.reason: TTSError | None = None
-        """The failure that opened it; None while closed."""
+        self.reason: str | None = None
+        """What went wrong last; None while closed. Kept as text, for errors are reworded on their way to a client."""
         self._opened = trio.Event()
         self._outcomes: deque[_Outcome] = deque(maxlen=MAX_OUTCOMES)
         self._good: OrderedDict[int, None] = OrderedDict()
@@ -131,7 +131,7 @@ class Breaker:
         again = now - self._closed_at < WINDOW_S
         self._cool_down_s = min(2 * self._cool_down_s, MAX_COOL_DOWN_S) if again else FIRST_COOL_DOWN_S
         self.due = now + self._cool_down_s
-        self.reason = error
+        self.reason = error.message
         self._outcomes.clear()
         self._opened.set()
         log.error("engine.failing", engine=self.engine, code=error.code, error=error.message, probe_s=self._cool_down_s)
@@ -140,7 +140,7 @@ class Breaker:
         """Stay open for longer."""
         self._cool_down_s = min(2 * self._cool_down_s, MAX_COOL_DOWN_S)
         self.due = trio.current_time() + self._cool_down_s
-        self.reason = error
+        self.reason = error.message
         log.warning("engine.probe_failed", engine=self.engine, error=error.message, probe_s=self._cool_down_s)
 
     def close(self) -> None:

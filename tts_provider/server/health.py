@@ -55,8 +55,7 @@ class Health:
 
     def detail(self, name: str) -> str | None:
         """Why an engine is unavailable or failing."""
-        reason = self._breakers[name].reason
-        return reason.message if reason is not None else self._catalog.detail(name)
+        return self._breakers[name].reason or self._catalog.detail(name)
 
     def works(self, name: str) -> bool:
         """Whether a request of the engine is worth a try: it neither fails all the time nor has it just crashed."""
