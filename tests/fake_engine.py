@@ -191,7 +191,7 @@ class _Session:
             case "dtype":
                 audio = audio.astype(np.float64)
             case "odd":
-                await sink.audio(cast(Samples, audio.tobytes()[:-1]))
+                await sink.audio(cast("Samples", audio.tobytes()[:-1]))
             case "encoded":
                 await sink.encoded(b"\xff\xfb\x90\x00" * 100, 0.1)
             case "loud":

@@ -24,15 +24,13 @@ from tts_provider.engines.base import (
     VoiceChoice,
 )
 from tts_provider.engines.codec_lm import FinishReason, Join, Output, Scheduler, Slot
-from tts_provider.engines.codec_lm.memory import is_out_of_memory, no_memory
+from tts_provider.engines.codec_lm.memory import no_memory
 from tts_provider.errors import EngineUnavailable
 
-__all__ = ["OUT_OF_MEMORY", "STICKY", "SlotEngine", "ToneModel"]
+__all__ = ["SlotEngine", "ToneModel"]
 
 FRAME: Final = 1920
 """Samples in a frame: 80 ms."""
-OUT_OF_MEMORY: Final = RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-STICKY: Final = RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
 @dataclass
@@ -60,17 +58,16 @@ class ToneModel:
             self._rows.pop(slot, None)
         refused = []
         for join in joins:
-            try:
-                self._fail("oom", join.prompt.text, OUT_OF_MEMORY)
-            except RuntimeError as error:
-                assert is_out_of_memory(error)
+            if self._happens("oom", join.prompt.text):
                 refused.append(no_memory(join.slot))
-            else:
-                self._rows[join.slot] = chunk_audio(join.prompt, 24_000)
-                self._texts[join.slot] = join.prompt.text
+                continue
+            self._rows[join.slot] = chunk_audio(join.prompt, 24_000)
+            self._texts[join.slot] = join.prompt.text
         for slot in self._rows:
-            self._fail("full", self._texts[slot], OUT_OF_MEMORY)
-            self._fail("cuda", self._texts[slot], STICKY)
+            if self._happens("full", self._texts[slot]):
+                raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            if self._happens("cuda", self._texts[slot]):
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
             if self._happens("stuck", self._texts[slot]):
                 assert self.free.wait(30), "the test never let the step go on"
         return [*map(self._frame, list(self._rows)), *refused]
@@ -87,10 +84,6 @@ class ToneModel:
             return False
         self.happened.add(fault)
         return True
-
-    def _fail(self, fault: str, text: str, error: Exception) -> None:
-        if self._happens(fault, text):
-            raise error
 
 
 @dataclass

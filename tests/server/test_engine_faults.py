@@ -315,9 +315,7 @@ async def test_87_an_edge_that_nobody_can_reach(start_server: StartServer, tmp_p
         MemoryError(),
     ],
 )
-async def test_88_a_model_that_cannot_be_loaded(
-    start_server: StartServer, autojump_clock: MockClock, bug: Exception
-) -> None:
+async def test_88_a_model_that_cannot_be_loaded(start_server: StartServer, autojump_clock: MockClock, bug: Exception) -> None:
     """A download that breaks off, a full disk: told after the wait, not hung, and everybody else is answered meanwhile."""
     autojump_clock.autojump_threshold = 0.01
     broken = FakeEngine(name="broken", load_s=8, load_bug=bug)

@@ -96,6 +96,11 @@ class TextSource:
     def _notify(self) -> None:
         self._changed.set()
 
+    @property
+    def waiting(self) -> int:
+        """Code points that wait to be spoken."""
+        return self._pending
+
     def take(self) -> str | _Flush | None:
         """The next slice of text, at most `SLICE_CHARS` long, or a flush mark; None when there is nothing yet."""
         if not self._parts:

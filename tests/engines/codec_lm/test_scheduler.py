@@ -473,7 +473,7 @@ async def test_a_stuck_step_fails_who_speaks_and_who_waits_and_refuses_newcomers
                 pass
         failures.append(caught.value)
 
-    async with stuck_scheduler(slots=1) as (model, scheduler), trio.open_nursery() as nursery:
+    async with stuck_scheduler(slots=1) as (_, scheduler), trio.open_nursery() as nursery:
         async with scheduler.slot() as slot:
             nursery.start_soon(wait, scheduler)
             with pytest.raises(SynthesisTimeout, match="stuck") as caught:
