@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import trio
@@ -73,7 +74,10 @@ class FakeEngine:
     load_s: float = 0.0
     load_error: bool = False
     faults: Mapping[str, str] = field(default_factory=dict)
-    """Text in a chunk → one of before, after, nothing, silence, nan, dtype, hang, endless, bug."""
+    """Text in a chunk → one of before, after, nothing, silence, nan, inf, dtype, odd, encoded, loud, scaled, short, hang,
+    endless, bug. The text "" is in every chunk."""
+    load_bug: Exception | None = None
+    """Raised at the end of a load."""
 
     loads: int = 0
     running: bool = False
@@ -91,6 +95,8 @@ class FakeEngine:
     """`say` calls that were cancelled."""
     stopped_at: float = 0.0
     """When the last `say` ended, on Trio's clock."""
+    crash: Callable[[], None] = lambda: None
+    """Ends the engine by an error, as a device that is gone does."""
 
     async def run(self, report: ProgressReport, *, task_status: trio.TaskStatus[None]) -> None:
         self.loads += 1
@@ -99,10 +105,15 @@ class FakeEngine:
             await trio.sleep(self.load_s / 4)
         if self.load_error:
             raise EngineUnavailable("The fake engine was told not to load.")
+        if self.load_bug is not None:
+            raise self.load_bug
         self.running = True
+        crashed = trio.Event()
+        self.crash = crashed.set
         try:
             task_status.started()
-            await trio.sleep_forever()
+            await crashed.wait()
+            raise RuntimeError("the device is gone: /secret/path")
         finally:
             self.running = False
 
@@ -175,8 +186,20 @@ class _Session:
                 audio = np.zeros_like(audio)
             case "nan":
                 audio[len(audio) // 2] = np.nan
+            case "inf":
+                audio[len(audio) // 2] = np.inf
             case "dtype":
                 audio = audio.astype(np.float64)
+            case "odd":
+                await sink.audio(cast("Samples", audio.tobytes()[:-1]))
+            case "encoded":
+                await sink.encoded(b"\xff\xfb\x90\x00" * 100, 0.1)
+            case "loud":
+                audio *= 3
+            case "scaled":
+                audio *= 32767
+            case "short":
+                audio = audio[: round((HEAD_S + 0.03) * engine.capabilities.sample_rate)]
             case "hang":
                 await trio.sleep_forever()
         if engine.capabilities.word_timings == "exact":

@@ -197,10 +197,23 @@ class InternalError(ServerError):
 
 
 class EngineError(TTSError):
-    """The engine's fault."""
+    """The engine's fault. `retryable` false: the fault of this text or of what is installed, not of the engine's state."""
 
     http_status = 502
     retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_ms: int | None = None,
+        retryable: bool | None = None,
+        everyone: bool = False,
+    ) -> None:
+        super().__init__(message, field=field, retry_after_ms=retry_after_ms, retryable=retryable)
+        self.everyone = everyone
+        """Whether the engine says that it can serve nobody now: one such error is enough to stop asking it."""
 
 
 class EngineUnavailable(EngineError):

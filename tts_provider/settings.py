@@ -36,6 +36,11 @@ class Settings:
     port: int = _knob(9000, "TCP port; 0 takes a free one")
     wyoming_port: int = _knob(0, "TCP port for Wyoming (Home Assistant), customarily 10200; 0 is off")
     default_model: str = _knob("edge", "engine of requests that name none")
+    fallback: tuple[str, ...] = _knob(
+        (),
+        "engines that speak in place of one that cannot, in order, until a request's first audio; or chains for single "
+        "engines, as sesame>edge>espeak; separated by commas",
+    )
     preload: tuple[str, ...] = _knob((), "engines to load before the server calls itself ready, separated by commas")
     idle_unload_s: float = _knob(0.0, "unload an engine that nobody used for so long; 0 keeps it")
     log_level: str = _knob("info", "least level to log", choices=("debug", "info", "warning", "error"))

@@ -101,6 +101,8 @@ class Catalog:
         self._names = {name: entry.name for entry in self.entries for name in (entry.name, *entry.aliases)}
         self._idle_unload_s = idle_unload_s
         self._nursery: trio.Nursery | None = None
+        self.on_crash: Callable[[str, TTSError], None] = lambda name, error: None
+        """Called when an engine that was ready has ended by an error, with its name."""
         self.default = self.find(default).name
 
     @property
@@ -220,6 +222,7 @@ class Catalog:
     async def _run_engine(self, slot: _Slot) -> None:
         """Load the engine and keep it. Its end, whatever the reason, leaves the slot unloaded and the server alive."""
         name = slot.entry.name
+        crashed = False
 
         def report(done: float | None, what: str) -> None:
             slot.progress = done
@@ -228,6 +231,10 @@ class Catalog:
         try:
             with trio.CancelScope() as scope:
                 engine = slot.entry.create()
+                if engine.capabilities.sample_rate != slot.entry.sample_rate:
+                    raise EngineUnavailable(
+                        f"Engine '{name}' speaks at {engine.capabilities.sample_rate} Hz, not at {slot.entry.sample_rate}."
+                    )
                 async with trio.open_nursery() as nursery:
                     log.info("engine.load", engine=name)
                     await nursery.start(engine.run, report)
@@ -237,11 +244,14 @@ class Catalog:
                     slot.notify()
         except Exception as error:
             slot.failure = _load_error(error, name)
+            crashed = slot.engine is not None
             log.error("engine.stopped", engine=name, error=slot.failure.message, exc_info=not isinstance(error, TTSError))
         finally:
             slot.engine = slot.scope = None
             slot.loading = slot.stopping = False
             slot.notify()
+        if crashed and slot.failure is not None:
+            self.on_crash(name, slot.failure)
 
 
 def _load_error(error: BaseException, name: str) -> TTSError:

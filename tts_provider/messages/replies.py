@@ -29,6 +29,7 @@ class Streaming(Reply, tag="streaming"):
 
     request_id: str
     model: str
+    """The engine that was asked for."""
     voice: str
     lang: str
     sample_rate: int
@@ -36,6 +37,8 @@ class Streaming(Reply, tag="streaming"):
     format: str
     channels: int
     warnings: Sequence[str]
+    engine_used: str | None = None
+    """The engine that speaks in place of `model`, which failed."""
     stream: int | None = None
     """The number before each of its binary messages, on a multiplexed connection."""
 
@@ -91,6 +94,8 @@ class Success(Reply, tag="success"):
     sentences: int | None = None
     timings: Timings | None = None
     model: str | None = None
+    engine_used: str | None = None
+    """As in `Streaming`."""
     voice: str | None = None
     lang: str | None = None
     warnings: Sequence[str] = ()
@@ -168,9 +173,9 @@ class ModelEntry(msgspec.Struct, kw_only=True):
     speakers: Mapping[str, str]
     sample_rate: int
     state: str
-    """``unavailable``, ``unloaded``, ``loading`` or ``ready``."""
+    """``unavailable``, ``unloaded``, ``loading``, ``ready``, or ``failing``: refused until a probe of the server succeeds."""
     detail: str | None = None
-    """Why it is unavailable, and the command that changes that."""
+    """Why it is unavailable, and the command that changes that; or why it is failing."""
     slots: int | None = None
     """Requests that it speaks at once; None while it is not loaded."""
     slots_used: int = 0

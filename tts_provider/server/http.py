@@ -13,8 +13,20 @@ from starlette.responses import Response
 
 from tts_provider.errors import TTSError
 
-__all__ = ["ErrorBody", "HttpError", "JSONResponse", "common_headers", "error_headers", "error_type", "linger", "send_error"]
+__all__ = [
+    "ENGINE_USED",
+    "ErrorBody",
+    "HttpError",
+    "JSONResponse",
+    "common_headers",
+    "error_headers",
+    "error_type",
+    "linger",
+    "send_error",
+]
 
+ENGINE_USED: Final = "x-engine-used"
+"""Header that names the engine that speaks, when it is another than the one that was asked for."""
 LINGER_S: Final = 1.0
 """Reading on after an early refusal. Closing a socket on unread bytes resets it, and the client may never see the answer."""
 LINGER_BYTES: Final = 16 * 2**20

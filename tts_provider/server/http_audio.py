@@ -11,8 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from tts_provider.errors import TTSError
 from tts_provider.messages import SpeechParameters
+from tts_provider.server.http import ENGINE_USED
 from tts_provider.server.service import SpeechService
 from tts_provider.streaming.containers import FORMATS
+from tts_provider.streaming.events import Started
 from tts_provider.streaming.text import TextSource
 from tts_provider.streaming.utterance import Summary
 
@@ -59,6 +61,7 @@ class AudioAnswer(Response):
         self._more_headers = headers or {}
         self._refuse = refuse
         self._begun = False
+        self._engine_used = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def deliver(audio: bytes) -> None:
@@ -68,7 +71,7 @@ class AudioAnswer(Response):
             await send({"type": "http.response.body", "body": self.pack(audio), "more_body": True})
 
         try:
-            summary = await self._service.speak(self._parameters, self._format, self._text, deliver)
+            summary = await self._service.speak(self._parameters, self._format, self._text, deliver, on_start=self._note)
         except TTSError as error:
             if not self._begun:
                 await self._refuse(error)(scope, receive, send)
@@ -80,6 +83,9 @@ class AudioAnswer(Response):
             return
         await send({"type": "http.response.body", "body": self.end(summary)})
 
+    def _note(self, started: Started) -> None:
+        self._engine_used = started.engine
+
     def _audio_headers(self) -> list[tuple[bytes, bytes]]:
         headers = {
             "content-type": self.own_media_type or FORMATS[self._format].media_type,
@@ -87,6 +93,8 @@ class AudioAnswer(Response):
             "x-accel-buffering": "no",  # nginx would hold the audio back
             **self._more_headers,
         }
+        if self._engine_used != self._service.catalog.find(self._parameters.model).name:
+            headers[ENGINE_USED] = self._engine_used
         return [(name.encode(), value.encode()) for name, value in headers.items()]
 
     def pack(self, audio: bytes) -> bytes:

@@ -160,7 +160,7 @@ async def serve(
 
     Raises:
         OSError: the address cannot be listened on.
-        UnknownModel: the default engine, or one to preload, does not exist.
+        UnknownModel: the default engine, or one to preload or to fall back on, does not exist.
         SettingsError: ``openai_voices`` makes no sense, or ``wyoming_port`` is set and the package is missing.
     """
     catalog = Catalog(
@@ -187,7 +187,7 @@ async def serve(
     app = build_app(
         [*OpenAIDialect(service).routes(), *deepgram_routes(service)],
         metrics=service.metrics,
-        ready=lambda: preloaded.is_set() and not service.draining and service.admission.turns_away(catalog.default) is None,
+        ready=lambda: preloaded.is_set() and service.ready,
         describe=lambda: describe_server(service),
     )
     listener = Listener(settings, session, HttpBridge(app, max_body_bytes=settings.max_message_bytes), service.turns_away)
@@ -210,6 +210,7 @@ async def serve(
         nursery.start_soon(_preload, catalog, preload, preloaded)
         nursery.start_soon(service.metrics.watch_loop)
         nursery.start_soon(service.admission.run)
+        nursery.start_soon(service.health.run)
         task_status.started(address)
         async with trio.open_nursery() as connections:
             with accepting:
@@ -242,7 +243,8 @@ def _reading(listener: Listener, service: SpeechService) -> Reading:
     for entry in catalog.entries:
         engine = catalog.loaded(entry.name)
         slots = admission.total(engine) if engine is not None else None
-        engines.append(EngineReading(entry.name, catalog.state(entry.name).value, slots, admission.occupancy(entry.name)))
+        state = service.health.state(entry.name)
+        engines.append(EngineReading(entry.name, state, slots, admission.occupancy(entry.name)))
     return Reading(listener.connections, listener.turned_away, listener.faults, tuple(engines))
 
 

@@ -86,6 +86,7 @@ class Metrics:
         self._underruns = counter("underruns", "Times that a listener would have run dry.", "engine")
         self._errors = counter("errors", "Errors that clients were told of.", "code")
         self._shed = counter("shed", "Work turned away because of the server's state, by reason.", "reason")
+        self._fallbacks = counter("fallbacks", "Requests that another engine was asked to speak.", "engine", "to")
         self._lag = histogram("event_loop_lag_seconds", "How late the event loop wakes a task.", LAG_BUCKETS)
 
     def exposition(self) -> bytes:
@@ -101,6 +102,10 @@ class Metrics:
         self._errors.labels(error.code).inc()
         if isinstance(error, SHED):
             self._shed.labels(error.code).inc()
+
+    def fell_back(self, engine: str, to: str) -> None:
+        """Count a request of `engine` that `to` is asked to speak."""
+        self._fallbacks.labels(engine, to).inc()
 
     @contextmanager
     def request(self, engine: str, received_at: float) -> Iterator[Meter]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -16,11 +16,13 @@ from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooL
 from tts_provider.messages import SpeechParameters
 from tts_provider.server.admission import Admission
 from tts_provider.server.admitted import AdmittedEngine
+from tts_provider.server.failover import Chains, FallbackSpeech, Speech
+from tts_provider.server.health import Health
 from tts_provider.server.metrics import MeasuredUtterance, Metrics
 from tts_provider.server.voices import Voices
 from tts_provider.settings import Settings
 from tts_provider.streaming.containers import check_format
-from tts_provider.streaming.events import AudioFrame, Event
+from tts_provider.streaming.events import AudioFrame, Event, Started
 from tts_provider.streaming.text import TextSource, is_speakable
 from tts_provider.streaming.utterance import Output, Summary, Utterance
 
@@ -46,6 +48,8 @@ class SpeechService:
         self.admission = Admission(settings)
         self.metrics = Metrics()
         self.voices = Voices(catalog)
+        self.health = Health(catalog)
+        self._chains = Chains(settings.fallback, catalog)
         self._encoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
     @property
@@ -109,8 +113,8 @@ class SpeechService:
         on_load: LoadReport | None = None,
         tap: Callable[[bytes], None] | None = None,
         client: Hashable = None,
-    ) -> AsyncIterator[Utterance]:
-        """The utterance for a request, with its engine loaded and kept while the block runs.
+    ) -> AsyncIterator[Speech]:
+        """The speech of a request; where no other engine may step in, its engine is loaded and kept while the block runs.
 
         Args:
             client: what stands for the connection. Where requests wait for the engine, those of one client take turns with
@@ -121,21 +125,22 @@ class SpeechService:
         """
         received_at = trio.current_time()
         entry = self._admit(parameters, format)
+        output = Output(format, parameters.sample_rate, tap, self._encoders)
+        who = object() if client is None else client
+
+        def open_utterance(
+            entry: Entry, parameters: SpeechParameters, warnings: tuple[str, ...]
+        ) -> AbstractAsyncContextManager[Utterance]:
+            return self._on_engine(entry, parameters, output, text, received_at, on_load, who, warnings)
+
+        others = self._chains.after(entry.name)
         self.active += 1
         try:
-            with self.metrics.request(entry.name, received_at) as meter:
-                async with self.catalog.use(entry.name, on_load) as engine:
-                    choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
-                    extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
-                    warnings = [*choice.warnings, *_warnings(parameters, engine)]
-                    yield MeasuredUtterance(
-                        meter,
-                        AdmittedEngine(engine, self.admission, object() if client is None else client),
-                        replace(choice, warnings=tuple(warnings)),
-                        SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
-                        Output(format, parameters.sample_rate, tap, self._encoders),
-                        text,
-                    )
+            if others:
+                yield FallbackSpeech(self.catalog, entry, others, parameters, text, open_utterance, self.metrics.fell_back)
+            else:
+                async with open_utterance(entry, parameters, ()) as utterance:
+                    yield utterance
         finally:
             self.active -= 1
 
@@ -146,10 +151,10 @@ class SpeechService:
         text: TextSource,
         send: Callable[[bytes], Awaitable[None]],
         *,
-        warn: Callable[[str], None] = lambda _: None,
+        on_start: Callable[[Started], None] = lambda _: None,
         client: Hashable = None,
     ) -> Summary:
-        """Speak a request for a client who wants audio alone: all of it goes to `send`, what is not as asked for to `warn`.
+        """Speak a request for a client who wants audio alone, which goes to `send`; `on_start` hears before who speaks.
 
         `client` as for `utterance`.
 
@@ -160,13 +165,50 @@ class SpeechService:
         async def deliver(event: Event) -> None:
             if isinstance(event, AudioFrame):
                 await send(event.data)
+            elif isinstance(event, Started):
+                on_start(event)
 
         if text.failure is not None:
             raise text.failure
-        async with self.utterance(parameters, format, text, client=client) as utterance:
-            for warning in utterance.choice.warnings:
-                warn(warning)
-            return await utterance.run(deliver)
+        async with self.utterance(parameters, format, text, client=client) as speech:
+            return await speech.run(deliver)
+
+    @asynccontextmanager
+    async def _on_engine(
+        self,
+        entry: Entry,
+        parameters: SpeechParameters,
+        output: Output,
+        text: TextSource,
+        received_at: float,
+        on_load: LoadReport | None,
+        client: Hashable,
+        told: tuple[str, ...],
+    ) -> AsyncIterator[Utterance]:
+        """The utterance on one engine, with the warnings `told` before the engine's own."""
+        with self.health.watch(entry.name) as watched, self.metrics.request(entry.name, received_at) as meter:
+            async with self.catalog.use(entry.name, on_load) as engine:
+                choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
+                warnings = [*told, *choice.warnings, *_warnings(parameters, engine)]
+                watched.utterance = MeasuredUtterance(
+                    meter,
+                    AdmittedEngine(engine, self.admission, client),
+                    replace(choice, warnings=tuple(warnings)),
+                    SpeechOptions(speed=parameters.speed, words=parameters.timestamps, extra=extra),
+                    output,
+                    text,
+                )
+                yield watched.utterance
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request of the default engine would be taken and has a chance, by that engine or one in its place."""
+        default = self.catalog.default
+        candidates = [default, *(entry.name for entry in self._chains.after(default))]
+        return not self.draining and any(
+            self.health.works(name) and self.admission.turns_away(name) is None for name in candidates
+        )
 
     def _admit(self, parameters: SpeechParameters, format: str) -> Entry:
         if self.draining:

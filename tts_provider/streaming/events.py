@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AudioFrame", "Event", "SentenceStart", "TimedWord", "WordTimes"]
+from tts_provider.engines.base import VoiceChoice
+
+__all__ = ["AudioFrame", "Event", "SentenceStart", "Started", "TimedWord", "WordTimes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event: who speaks. It comes at once or, where another engine may have to step in, with the first sound."""
+
+    engine: str
+    """Canonical name."""
+    choice: VoiceChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +59,4 @@ class WordTimes:
     words: tuple[TimedWord, ...]
 
 
-Event = SentenceStart | AudioFrame | WordTimes
+Event = Started | SentenceStart | AudioFrame | WordTimes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ __all__ = ["Encoded", "Lane", "LaneItem"]
 
 LANE_S: Final = 5.0
 """Seconds of audio made ahead in one lane: 480 kB at 24 kHz. The engine waits while there is more."""
+LOUDEST: Final = 16.0
+"""Full scale is 1. What is somewhat beyond is clipped on its way out; what is beyond this (24 dB) is no audio but whole numbers
+that were never scaled down, or a model that has run away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +37,35 @@ LaneItem = Samples | Encoded | tuple[WordMark, ...]
 class Lane:
     """A sink for one `say`, emptied by the utterance. One task pushes, one takes."""
 
-    def __init__(self, sample_rate: int, max_s: float) -> None:
+    def __init__(self, sample_rate: int, max_s: float, *, encoded: bool = False) -> None:
+        """`max_s`: seconds of audio at most. `encoded`: whether encoded audio was asked for, and so no samples."""
         self._sample_rate = sample_rate
         self._max_s = max_s
+        self._encoded = encoded
         self._items: deque[LaneItem] = deque()
         self._error: TTSError | None = None
         self._closed = False
         self._filled = trio.Event()
         self._drained = trio.Event()
-        self._pushed_s = 0.0
+        self.pushed_s = 0.0
+        """Seconds of audio in all."""
         self.seconds = 0.0
         """Seconds of audio that wait in the lane."""
 
     async def audio(self, samples: Samples) -> None:
-        if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype != np.float32:
+        if self._encoded or not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype != np.float32:
             raise SynthesisFailed("The engine made something that is not mono float32 audio.")
         if samples.size == 0:
             return
-        # One reduction finds NaN and both infinities: each of them makes the sum something that is not finite.
-        if not np.isfinite(np.add.reduce(samples, dtype=np.float64)):
-            raise SynthesisFailed("The engine made audio that holds values which are not numbers.")
+        # Asked this way round, for NaN is neither: both reductions hand it on.
+        if not (np.minimum.reduce(samples) >= -LOUDEST and np.maximum.reduce(samples) <= LOUDEST):
+            raise SynthesisFailed("The engine made audio that holds values which are no samples.")
         await self._put(samples, samples.size / self._sample_rate)
 
     async def encoded(self, data: bytes, seconds: float) -> None:
+        # Among samples it would be noise.
+        if not self._encoded or not isinstance(data, bytes) or not 0 <= seconds < math.inf:
+            raise SynthesisFailed("The engine made encoded audio for which nobody asked, or of no length.")
         if data:
             await self._put(Encoded(data, seconds), seconds)
 
@@ -64,8 +74,8 @@ class Lane:
             await self._put(tuple(marks), 0.0)
 
     async def _put(self, item: LaneItem, seconds: float) -> None:
-        self._pushed_s += seconds
-        if self._pushed_s > self._max_s:
+        self.pushed_s += seconds
+        if self.pushed_s > self._max_s:
             raise SynthesisFailed("The engine made far more audio than the text can last.")
         self._items.append(item)
         self.seconds += seconds

@@ -87,6 +87,11 @@ class Renderer:
         """Words of which nobody was told yet."""
 
     @property
+    def sounded(self) -> bool:
+        """Whether the unit has had any sound so far."""
+        return self._base is not None
+
+    @property
     def sentences(self) -> int:
         """Sentences started so far."""
         return self._sentence + 1

@@ -44,12 +44,17 @@ _FLUSH: Final = _Flush()
 class TextSource:
     """The text of one request while it is written.
 
-    Bounded by what has not been spoken yet, so that a conversation may go on for ever.
+    Bounded by what has not been spoken yet, so that a conversation may go on for ever. What has been read can be read again
+    (`rewind`) by another reader, from `keep` until `let_go`.
     """
 
     def __init__(self, max_chars: int) -> None:
         self._max_chars = max_chars
         self._parts: deque[str | _Flush] = deque()
+        self._taken: list[str | _Flush] | None = None
+        """What was taken, in order, while it may be wanted again."""
+        self._spoken_meanwhile = 0
+        """Code points spoken meanwhile; they wait until nobody can want them again."""
         self._pending = 0
         self._changed = trio.Event()
         self.ended = False
@@ -102,6 +107,11 @@ class TextSource:
     def _notify(self) -> None:
         self._changed.set()
 
+    @property
+    def waiting(self) -> int:
+        """Code points that wait to be spoken."""
+        return self._pending
+
     def take(self) -> str | _Flush | None:
         """The next slice of text, at most `SLICE_CHARS` long, or a flush mark; None when there is nothing yet.
 
@@ -113,16 +123,39 @@ class TextSource:
         if not self._parts:
             return None
         part = self._parts.popleft()
-        if isinstance(part, _Flush):
-            return part
-        if len(part) > SLICE_CHARS:
+        if isinstance(part, str) and len(part) > SLICE_CHARS:
             self._parts.appendleft(part[SLICE_CHARS:])
             part = part[:SLICE_CHARS]
+        if self._taken is not None:
+            self._taken.append(part)
         return part
 
     def spoken(self, chars: int) -> None:
         """Note that `chars` code points have gone to the engine and no longer wait."""
-        self._pending -= chars
+        if self._taken is not None:
+            self._spoken_meanwhile += chars
+        else:
+            self._pending -= chars
+
+    # --- Reading again ---
+
+    def keep(self) -> None:
+        """Keep what is taken from here on, for `rewind`; call it before the first `take`."""
+        self._taken = []
+
+    def rewind(self) -> None:
+        """Begin again: the next `take` gives what it gave first. The reader before is to take nothing more."""
+        assert self._taken is not None, "nothing was kept"
+        self._parts.extendleft(reversed(self._taken))
+        self._taken.clear()
+        self._spoken_meanwhile = 0
+        self._notify()
+
+    def let_go(self) -> None:
+        """Forget what was kept: it will not be wanted again."""
+        if self._taken is not None:
+            self._pending -= self._spoken_meanwhile
+            self._taken = None
 
     async def wait(self) -> None:
         """Wait until `take` may have something, or the text has ended."""

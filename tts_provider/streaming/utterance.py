@@ -19,7 +19,7 @@ from tts_provider.engines.base import Engine, QueueReport, Session, SpeechChunk,
 from tts_provider.errors import EmptyText, NoAudio, SynthesisFailed, SynthesisTimeout, TTSError
 from tts_provider.streaming.characters import weigh
 from tts_provider.streaming.chunker import Chunker
-from tts_provider.streaming.events import AudioFrame, Event
+from tts_provider.streaming.events import AudioFrame, Event, Started
 from tts_provider.streaming.lane import Encoded, Lane, LaneItem
 from tts_provider.streaming.renderer import RAW_FORMATS, Renderer, Unit
 from tts_provider.streaming.text import PieceReader, TextPiece, TextSource, is_speakable
@@ -38,6 +38,9 @@ NEXT_AUDIO_S: Final = 20.0
 MAX_SECONDS_FIXED: Final = 30.0
 MAX_SECONDS_PER_WEIGHT: Final = 0.6
 """Audio that a piece may have at most: 30 s, and four times the slowest ordinary speech (7 characters a second)."""
+MIN_SECONDS_PER_LETTER: Final = 0.008
+"""Audio that a piece must have at least, its silences included: eight times as fast as ordinary speech. Less is a piece that
+was cut off."""
 
 Deliver = Callable[[Event], Awaitable[None]]
 """Takes one event; waits while the client is slow."""
@@ -89,6 +92,8 @@ class Utterance:
     def __init__(self, engine: Engine, choice: VoiceChoice, options: SpeechOptions, output: Output, text: TextSource) -> None:
         self.choice = choice
         self.output = output
+        self.speaking = ""
+        """The piece of text that is being heard, or was heard last; the one that is to blame for a failure."""
         self._engine = engine
         self._abilities = engine.capabilities
         if not options.words and self._abilities.max_group_weight:
@@ -116,6 +121,16 @@ class Utterance:
         self._first_audio_at: float | None = None
         self._units = 0
 
+    @property
+    def engine(self) -> str:
+        """Canonical name of the engine that speaks."""
+        return self._engine.name
+
+    @property
+    def heard(self) -> bool:
+        """Whether audio was handed to the dialect."""
+        return self._first_audio_at is not None
+
     async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
         """Speak the whole text, handing each event to `deliver`; `queued` hears of the wait for a place.
 
@@ -125,6 +140,7 @@ class Utterance:
             EngineError: the engine failed; what was delivered before is good.
             EmptyText: the text ended without anything that can be spoken.
         """
+        await deliver(Started(self._engine.name, self.choice))
         first = await self._next_unit()
         if first is None:
             raise EmptyText("Text cannot be empty")
@@ -163,7 +179,7 @@ class Utterance:
         async with trio.open_nursery() as nursery, lanes:
             await places.acquire()
             while unit is not None:
-                lane = Lane(self._abilities.sample_rate, self._longest_s(unit))
+                lane = Lane(self._abilities.sample_rate, self._longest_s(unit), encoded=self._options.encoding is not None)
                 self._lanes.add(lane)
                 await lanes.send((unit, lane))
                 nursery.start_soon(self._say, session, unit, lane, places)
@@ -218,11 +234,15 @@ class Utterance:
     def _longest_s(self, unit: Unit) -> float:
         return MAX_SECONDS_FIXED + MAX_SECONDS_PER_WEIGHT * weigh(unit.chunk.text) / self._options.speed
 
+    def _shortest_s(self, unit: Unit) -> float:
+        return MIN_SECONDS_PER_LETTER * sum(map(str.isalnum, unit.chunk.text)) / max(1.0, self._options.speed)
+
     # --- Engine to listener ---
 
     async def _play(self, lanes: trio.MemoryReceiveChannel[tuple[Unit, Lane]], deliver: Deliver) -> None:
         async for unit, lane in lanes:
             self._renderer.begin_unit(unit)
+            self.speaking = unit.chunk.text
             limit = FIRST_AUDIO_S
             while (item := await _take(lane, limit)) is not None:
                 limit = NEXT_AUDIO_S
@@ -231,6 +251,10 @@ class Utterance:
             self._lanes.discard(lane)
             self._heard.set()
             await self._hand_over(await self._off_the_loop(self._renderer.end_unit), deliver)
+            if not self._renderer.sounded:
+                raise NoAudio(f"The engine made no sound for {_place(unit)}.")
+            if lane.pushed_s < self._shortest_s(unit):
+                raise SynthesisFailed(f"The engine made only {lane.pushed_s:.2f} s of audio for {_place(unit)}.")
 
     async def _off_the_loop(self, render: Callable[[Unpack[Arguments]], list[Event]], *args: *Arguments) -> list[Event]:
         """What `render` makes of `args`; in a thread when it encodes."""
@@ -251,6 +275,10 @@ class Utterance:
             self._first_audio_at = trio.current_time()
         for event in events:
             await deliver(event)
+
+
+def _place(unit: Unit) -> str:
+    return f"characters {unit.chunk.start} to {unit.chunk.end} of the text"
 
 
 async def _take(lane: Lane, limit_s: float) -> LaneItem | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,8 +12,9 @@ import trio.testing
 
 from tests.engines.codec_lm.fake_model import FakeModel, Say
 from tts_provider.engines.base import ProgressReport
-from tts_provider.engines.codec_lm import FinishReason, Scheduler, Slot, Speech
-from tts_provider.errors import EngineUnavailable, Overloaded, SynthesisFailed
+from tts_provider.engines.codec_lm import FinishReason, Join, Output, Scheduler, Slot, Speech
+from tts_provider.engines.codec_lm.memory import free_memory, is_out_of_memory, no_memory
+from tts_provider.errors import EngineUnavailable, Overloaded, SynthesisFailed, SynthesisTimeout, TTSError
 
 
 def ignore(share: float | None, doing: str) -> None:
@@ -372,3 +373,146 @@ async def test_low_slots_are_used_first() -> None:
             assert (first.index, second.index) == (0, 1)
         async with scheduler.slot() as again:
             assert again.index == 1
+
+
+# --- Memory ---
+
+
+async def test_memory_that_runs_out_in_a_step_fails_those_who_took_part_and_nobody_after_them() -> None:
+    """The model is told to forget them all, for they were half-way in a frame."""
+
+    def fail(number: int) -> None:
+        if number == 3:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    model = FakeModel(slots=2, on_step=fail)
+    async with serving(model) as scheduler:
+        failures: list[Overloaded] = []
+
+        async def request() -> None:
+            async with scheduler.slot() as slot:
+                with pytest.raises(Overloaded, match="no memory") as caught:
+                    await hear(slot, Say(0, None))
+                failures.append(caught.value)
+                assert slot.fresh
+                assert await hear(slot, Say(5, 3)) == [5, 6, 7]
+
+        async with trio.open_nursery() as requests:
+            requests.start_soon(request)
+            requests.start_soon(request)
+    assert len(failures) == 2
+    assert all(failure.retryable and failure.retry_after_ms for failure in failures)
+    assert model.steps[3].leaves == (0, 1)
+    assert model.unloads == 1  # by the end of the test
+
+
+async def test_the_first_words_of_a_request_are_kept_when_its_neighbour_finds_no_memory() -> None:
+    """A model that says which prompt it could not take in loses nobody else."""
+
+    class Tight(FakeModel):
+        def step(self, joins: Sequence[Join[Say]], leaves: Sequence[int], frames: int) -> Sequence[Output]:
+            fitting = [join for join in joins if join.prompt.first < 100]
+            refused = [no_memory(join.slot) for join in joins if join.prompt.first >= 100]
+            return [*super().step(fitting, leaves, frames), *refused]
+
+    async with serving(Tight(slots=2)) as scheduler, scheduler.slot() as small, scheduler.slot() as large:
+        async with small.speak(Say(0, 50), max_frames=100) as speech:
+            heard = [float((await anext(speech))[0])]
+            with pytest.raises(Overloaded):
+                await hear(large, Say(100, 5))
+            heard += [float(sample) async for block in speech for sample in block]
+            assert await hear(large, Say(10, 2)) == [10, 11]
+        assert heard == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_memory_that_is_short_is_told_apart(error: Exception, short: bool) -> None:
+    assert is_out_of_memory(error) is short
+
+
+def test_torchs_own_error_is_one_of_them() -> None:
+    torch = pytest.importorskip("torch")
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    free_memory()  # nothing happens without a GPU
+
+
+# --- A step that is stuck ---
+
+
+@asynccontextmanager
+async def stuck_scheduler(slots: int = 2) -> AsyncIterator[tuple[FakeModel, Scheduler[Say]]]:
+    """A scheduler whose first step is under way and will be called stuck at once."""
+    model = FakeModel(slots=slots, gated=True)
+    scheduler = Scheduler(model, stuck_s=0.01)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scheduler.run, ignore)
+            try:
+                yield model, scheduler
+            finally:
+                model.allow(10_000)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_stuck_step_fails_who_speaks_and_who_waits_and_refuses_newcomers() -> None:
+    failures: list[TTSError] = []
+
+    async def wait(scheduler: Scheduler[Say]) -> None:
+        with pytest.raises(EngineUnavailable, match="stuck") as caught:
+            async with scheduler.slot():
+                pass
+        failures.append(caught.value)
+
+    async with stuck_scheduler(slots=1) as (_, scheduler), trio.open_nursery() as nursery:
+        async with scheduler.slot() as slot:
+            nursery.start_soon(wait, scheduler)
+            with pytest.raises(SynthesisTimeout, match="stuck") as caught:
+                await hear(slot, Say(0, None))
+            assert caught.value.everyone
+            with pytest.raises(EngineUnavailable, match="stuck"):
+                await hear(slot, Say(0, 1))
+        await wait(scheduler)
+        assert len(failures) == 2
+        assert all(isinstance(error, EngineUnavailable) and error.everyone and error.retry_after_ms for error in failures)
+
+
+async def test_a_stuck_step_that_comes_back_is_forgiven() -> None:
+    """What it made is dropped, its rows are forgotten, and the model serves again."""
+    async with stuck_scheduler(slots=1) as (model, scheduler):
+        async with scheduler.slot() as slot:
+            with pytest.raises(SynthesisTimeout):
+                await hear(slot, Say(0, None))
+        model.allow(10_000)
+        while True:
+            try:
+                async with scheduler.slot() as slot:
+                    assert await hear(slot, Say(7, 2)) == [7, 8]
+                break
+            except (EngineUnavailable, SynthesisTimeout):  # not back yet; or called stuck again on a busy machine
+                await trio.sleep(0.001)
+        assert any(0 in step.leaves for step in model.steps[1:])
+
+
+async def test_a_server_ends_though_a_step_is_stuck() -> None:
+    """The thread cannot be ended; it is left behind, and the model with it."""
+    model = FakeModel(slots=1, gated=True)
+    scheduler = Scheduler(model, stuck_s=0.01)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scheduler.run, ignore)
+            async with scheduler.slot() as slot:
+                with pytest.raises(SynthesisTimeout):
+                    await hear(slot, Say(0, None))
+            nursery.cancel_scope.cancel()
+    assert model.unloads == 0
+    model.allow(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,11 @@ pytest.importorskip("transformers", reason="needs the sesame extra")
 from tests.engines.sesame import tiny  # noqa: E402
 from tests.engines.sesame.driving import RAW, Driver, loaded  # noqa: E402
 from tests.engines.sesame.test_parity import continued  # noqa: E402
-from tts_provider.engines.codec_lm import FinishReason  # noqa: E402
+from tts_provider.engines.codec_lm import FinishReason, Join  # noqa: E402
 from tts_provider.engines.sesame.core import KEPT_TURNS  # noqa: E402
 from tts_provider.engines.sesame.ending import EndRules  # noqa: E402
+from tts_provider.engines.sesame.prompt import TurnPrompt  # noqa: E402
+from tts_provider.errors import EngineUnavailable  # noqa: E402
 
 ALL_SILENT = EndRules(silence_dbfs=200.0, silent_frames=4, repeated_frames=None, tail_frames=3)
 """Everything counts as silence, so each sentence ends after its expected length."""
@@ -71,3 +76,71 @@ def test_no_row_ever_writes_beyond_the_last_position(narrow: Path) -> None:
     assert driver.finish[0] is FinishReason.LENGTH
     assert len(driver.codes[0]) + len(driver.model.tokens.turn(0, "Far too long.")) < positions
     assert driver.codes[1] == continued(narrow, [], "Meanwhile.", 9)
+
+
+class Short:
+    """Wraps a method so that its call of that number finds no memory."""
+
+    def __init__(self, method: Callable[..., object], number: int) -> None:
+        self._method = method
+        self._left = number
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        self._left -= 1
+        if self._left == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self._method(*args, **kwargs)
+
+
+def test_a_sentence_for_which_there_is_no_memory_fails_alone(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row beside it says what it would say alone, and so does the next in its slot, which begins anew."""
+    model = loaded(checkpoint, slots=2)
+    driver = Driver(model)
+    driver.join(0, "One.", 12)
+    driver.join(1, "Another, before.", 4)
+    driver.step(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(model._parts.frames, "prefill", Short(model._parts.frames.prefill, 1))
+        [_, refused] = model.step([Join(1, TurnPrompt(model.tokens.turn(0, "Two."), 4, "", 0, 0.0, 20), 8, fresh=False)], [], 1)
+    assert (refused.slot, refused.finish, refused.frames) == (1, FinishReason.MEMORY, 0)
+    driver.leave(1)
+    driver.join(1, "Two.", 8)
+    driver.step(8)
+    assert driver.codes[0] == continued(checkpoint, [], "One.", 12)
+    assert driver.codes[1] == continued(checkpoint, [], "Two.", 8)
+
+
+def test_rows_that_are_forgotten_after_a_step_without_memory_are_as_new(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(checkpoint, slots=2)
+    driver = Driver(model)
+    driver.join(0, "One.", 12)
+    driver.join(1, "Another.", 12)
+    driver.step(2)
+    for part, method in (("mimi", "decode"), ("frames", "step")):
+        with monkeypatch.context() as patch:
+            owner = getattr(model._parts, part)
+            patch.setattr(owner, method, Short(getattr(owner, method), 3))
+            with pytest.raises(torch.OutOfMemoryError):
+                driver.step(3)
+        for slot, text in enumerate(["Two, two.", "Three."]):
+            driver.leave(slot)
+            driver.join(slot, text, 8)
+        driver.step(8)
+        for slot, text in enumerate(["Two, two.", "Three."]):
+            assert driver.codes[slot] == continued(checkpoint, [], text, 8)
+        driver.join(0, "One.", 12)
+        driver.join(1, "Another.", 12)
+        driver.step(1)
+
+
+def test_a_checkpoint_of_another_rate_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """Its speech would have another pitch."""
+    folder = tmp_path / "other"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["codec_config"]["sampling_rate"] = 48_000
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(EngineUnavailable, match="48000 Hz, not at 24000"):
+        loaded(folder)

@@ -253,3 +253,78 @@ def test_graph_sizes_cover_what_is_asked_and_change_no_code(monkeypatch: pytest.
     assert stand_in.replayed[0] == (1, 32, False)
     assert stand_in.replayed[-1] == (3, 120, False)
     assert (3, 64, True) in stand_in.replayed
+
+
+def run(model: ZonosSlots, steps: int) -> None:
+    for _ in range(steps):
+        model.step([], [], 2)
+
+
+class Short:
+    """Wraps a method so that its call of that number finds no memory."""
+
+    def __init__(self, method: Callable[..., object], number: int) -> None:
+        self._method = method
+        self._left = number
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        self._left -= 1
+        if self._left == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self._method(*args, **kwargs)
+
+
+def finish(model: ZonosSlots, got: Collected, joins: Sequence[Join[Prompt]], leaves: Sequence[int] = ()) -> None:
+    """Step until all of `joins` have ended."""
+    left = {join.slot for join in joins}
+    outputs = model.step(joins, leaves, 1)
+    while left := left - set(got.take(outputs)):
+        outputs = model.step([], [], 1)
+
+
+@pytest.mark.parametrize("where", ["the prefill", "the codec's reset"])
+def test_a_prompt_for_which_there_is_no_memory_fails_alone(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Its neighbour says what it would say alone, and so does the next in its slot."""
+    model = loaded(2)
+    got = Collected()
+    got.joined(0, 0)
+    got.take(model.step([Join(0, PROMPTS[0], LIMITS[0], fresh=True)], [], 1))
+    assert model._decoder is not None
+    assert model.dac is not None
+    with monkeypatch.context() as patch:
+        if where == "the prefill":
+            patch.setattr(model._decoder.model, "prefill", Short(model._decoder.model.prefill, 1), raising=False)
+        else:
+            patch.setattr(model.dac, "reset", Short(model.dac.reset, 1))
+        outputs = model.step([Join(1, PROMPTS[1], LIMITS[1], fresh=True)], [], 1)
+    assert [output.slot for output in outputs if output.finish is FinishReason.MEMORY] == [1]
+    got.take([output for output in outputs if output.slot == 0])
+    got.joined(1, 2)
+    finish(model, got, [Join(1, PROMPTS[2], LIMITS[2], fresh=True)], [1])
+    while 0 not in got.finish:
+        got.take(model.step([], [], 1))
+    for prompt in (0, 2):
+        close(np.concatenate(got.audio[prompt]), alone(prompt, LIMITS[prompt])[0])
+
+
+@pytest.mark.parametrize("where", ["the step", "the codec"])
+def test_slots_that_are_forgotten_after_a_step_without_memory_are_as_new(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    model = loaded(2)
+    model.step([Join(0, PROMPTS[0], 60, fresh=True), Join(1, PROMPTS[1], 60, fresh=True)], [], 1)
+    assert model._decoder is not None
+    assert model.dac is not None
+    with monkeypatch.context() as patch:
+        if where == "the step":
+            patch.setattr(model._decoder.model, "step", Short(model._decoder.model.step, 3), raising=False)
+        else:
+            patch.setattr(model.dac, "push", Short(model.dac.push, 15))
+        with pytest.raises(torch.OutOfMemoryError):
+            run(model, 40)
+    got = Collected()
+    joins = []
+    for slot, prompt in enumerate((3, 2)):
+        got.joined(slot, prompt)
+        joins.append(Join(slot, PROMPTS[prompt], LIMITS[prompt], fresh=True))
+    finish(model, got, joins, [0, 1])
+    for prompt in (2, 3):
+        close(np.concatenate(got.audio[prompt]), alone(prompt, LIMITS[prompt])[0])

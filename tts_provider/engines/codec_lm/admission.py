@@ -100,12 +100,16 @@ class SlotPool:
         self._tell_positions(0)
 
     def close(self, error: Callable[[], TTSError]) -> None:
-        """Refuse everybody from now on, those in line first, with what `error` makes."""
+        """Refuse everybody until `reopen`, those in line first, with what `error` makes."""
         self._closed = error
         while self._line:
             waiter = self._line.popleft()
             waiter.error = error()
             waiter.called.set()
+
+    def reopen(self) -> None:
+        """Hand out slots again."""
+        self._closed = None
 
     def _take(self, slot: int) -> int:
         self._since[slot] = trio.current_time()

@@ -37,6 +37,8 @@ class FinishReason(enum.StrEnum):
     """The model went on in silence after the text should have been spoken."""
     REPETITION = "repetition"
     """The model repeated the same frame and would not have stopped."""
+    MEMORY = "memory"
+    """There was no memory to take the prompt in; the slot is forgotten, and the request fails alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,9 @@ class SlotModel(Protocol[PromptT_contra]):
 
         Returns one output for each slot that was running, those that finished included; a slot that has nothing to tell may
         be left out. With nothing running it only does the leaves. A slot may be in `leaves` and in `joins` of one call.
-        Anything raised here is fatal: all that are speaking fail, and the model is unloaded.
+        A join for which memory is short is answered with `memory.no_memory`. When memory runs short elsewhere and that is
+        raised, all that are speaking fail and are in the next `leaves`. Anything else that is raised is fatal: all that are
+        speaking fail, and the model is unloaded.
         """
 
     def unload(self) -> None:

@@ -5,7 +5,10 @@
 * The step never waits for a listener: each speech has a channel with room for all its frames, so dealing out never blocks. A
   slow reader costs memory up to its cap on frames, nobody's time.
 * Leaving a speech early takes effect at the next step; what the step under way still makes for it is dropped.
-* One thread per device: the limiter holds one token and no step is ever abandoned, so a cancelled `run` waits for one step.
+* One thread per device: the limiter holds one token and no step is abandoned, so a cancelled `run` waits for one step.
+* A thread cannot be ended. A step that takes far too long is *stuck*: all who speak or wait fail, and nobody is let in until it
+  comes back, if it does. Only a stuck step is abandoned, when `run` is cancelled: a server must be able to end.
+* A step that runs out of memory fails those whose step it was, and nobody after them.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ import trio
 from tts_provider.engines.base import ProgressReport, QueueReport, Samples
 from tts_provider.engines.codec_lm.admission import SlotPool
 from tts_provider.engines.codec_lm.loading import load_in_thread
+from tts_provider.engines.codec_lm.memory import free_memory, is_out_of_memory, no_memory, shed
 from tts_provider.engines.codec_lm.model import FinishReason, Join, Output, SlotModel
-from tts_provider.errors import EngineUnavailable, SynthesisFailed, TTSError
+from tts_provider.errors import EngineUnavailable, SynthesisFailed, SynthesisTimeout, TTSError
 
-__all__ = ["DEFAULT_PREFILL_BUDGET", "DEFAULT_QUEUE_LIMIT", "Scheduler", "SchedulerStatistics", "Slot", "Speech"]
+__all__ = ["DEFAULT_PREFILL_BUDGET", "DEFAULT_QUEUE_LIMIT", "STUCK_S", "Scheduler", "SchedulerStatistics", "Slot", "Speech"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,12 @@ DEFAULT_QUEUE_LIMIT: Final = 32
 """Requests that may wait for a slot. At 8 slots and some seconds each, the last in line waits about 20 s."""
 DEFAULT_PREFILL_BUDGET: Final = 512
 """Positions prefilled in one step, so that joins cost the rows that are running a few ms at most."""
+
+STUCK_S: Final = 15.0
+"""A step that takes longer will hardly come back. On a GPU it takes 10 to 100 ms, on a slow CPU some seconds; listeners give up
+after 20 s without audio."""
+STUCK_RETRY_MS: Final = 5_000
+"""What a request is told that comes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,8 @@ class Speech:
 
         Raises:
             SynthesisFailed, EngineUnavailable: the model failed or was unloaded before the end.
+            SynthesisTimeout: the model is stuck.
+            Overloaded: memory ran out.
         """
         try:
             return await self._receive.receive()
@@ -157,6 +169,7 @@ class Scheduler(Generic[PromptT]):
         queue_limit: int = DEFAULT_QUEUE_LIMIT,
         prefill_budget: int = DEFAULT_PREFILL_BUDGET,
         frames_per_step: int = 1,
+        stuck_s: float = STUCK_S,
     ) -> None:
         """
         Args:
@@ -165,11 +178,13 @@ class Scheduler(Generic[PromptT]):
             prefill_budget: positions prefilled in one step; a single longer prompt is let through alone.
             frames_per_step: frames asked of one `SlotModel.step`. A round trip to the thread costs 0.1 ms: 1 suits frames of
                 several ms; a model with frames near 1 ms asks for 4 to 8, and joins and cancels wait that long.
+            stuck_s: how long a step may take before nobody waits for it any more.
         """
         self._model = model
         self._pool = SlotPool(model.slots, queue_limit)
         self._prefill_budget = prefill_budget
         self._frames_per_step = frames_per_step
+        self._stuck_s = stuck_s
         self._limiter = trio.CapacityLimiter(1)
         self._entries: list[_Entry[PromptT]] = []
         self._leaves: set[int] = set()
@@ -180,6 +195,14 @@ class Scheduler(Generic[PromptT]):
         self._steps = 0
         self._frames = 0
         self._closed: MakeError | None = None
+        self._stepping = trio.Event()
+        """Set while a step is under way."""
+        self._step_began = 0.0
+        self._shield = trio.CancelScope(shield=True)
+        """Round the step under way."""
+        self._stuck = False
+        self._came_back = trio.Event()
+        """Set when a stuck step has come back."""
 
     async def run(self, report: ProgressReport, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load the model, say so through `task_status`, step it while anybody speaks; unload when cancelled.
@@ -190,11 +213,14 @@ class Scheduler(Generic[PromptT]):
         try:
             await self._load(report)
             task_status.started()
-            await self._serve()
+            await self._serve_watched()
         finally:
             self._close(lambda: EngineUnavailable("The engine was unloaded before the speech was complete. Try again."))
-            with trio.CancelScope(shield=True):  # bounded by the model: freeing memory takes well under a second
-                await trio.to_thread.run_sync(self._model.unload, limiter=self._limiter)
+            if self._stuck:  # its thread still holds the model, and the limiter's token
+                logger.error("The model was left behind in a step that does not end")
+            else:
+                with trio.CancelScope(shield=True):  # bounded by the model: freeing memory takes well under a second
+                    await trio.to_thread.run_sync(self._model.unload, limiter=self._limiter)
 
     @asynccontextmanager
     async def slot(self, queued: QueueReport | None = None, *, wait: bool = True) -> AsyncIterator[Slot[PromptT]]:
@@ -235,6 +261,62 @@ class Scheduler(Generic[PromptT]):
             logger.exception("The model could not be loaded")
             raise EngineUnavailable("The model could not be loaded; the server's log tells why.") from error
 
+    async def _serve_watched(self) -> None:
+        failure: EngineUnavailable | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            try:
+                await self._serve()
+            except EngineUnavailable as error:  # raised below, where no group is wrapped around it
+                failure = error
+            nursery.cancel_scope.cancel(reason="the model failed")
+        if failure is not None:
+            raise failure
+
+    async def _watch(self) -> None:
+        """Declare a step stuck that takes longer than `stuck_s`."""
+        while True:
+            await self._stepping.wait()
+            began = self._step_began
+            await trio.sleep_until(began + self._stuck_s)
+            if self._stepping.is_set() and self._step_began == began:
+                logger.error("A step of the model has not come back for %g s: nobody is let in until it does", self._stuck_s)
+                self._stuck = True
+                self._shield.shield = False
+                self._fail_all(lambda: SynthesisTimeout("The model is stuck and makes no audio.", everyone=True))
+                self._pool.close(_stuck)
+                await self._came_back.wait()
+
+    async def _step(self, joins: Sequence[Join[PromptT]], leaves: Sequence[int]) -> Sequence[Output]:
+        """Have the model make a step in its thread."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # the shield hides it
+        self._step_began = trio.current_time()
+        self._stepping.set()
+        try:
+            with trio.CancelScope(shield=True) as self._shield:
+                outputs = await trio.to_thread.run_sync(
+                    self._model.step,
+                    joins,
+                    leaves,
+                    self._frames_per_step,
+                    abandon_on_cancel=True,  # which the shield lets happen only when it is stuck
+                    limiter=self._limiter,
+                )
+        except Exception:
+            self._come_back()
+            raise
+        self._come_back()
+        return outputs
+
+    def _come_back(self) -> None:
+        self._stepping = trio.Event()
+        if self._stuck:
+            logger.warning("The step came back after %.0f s", trio.current_time() - self._step_began)
+            self._stuck = False
+            self._pool.reopen()
+            self._came_back.set()
+            self._came_back = trio.Event()
+
     async def _serve(self) -> None:
         while True:
             if not (self._entries or self._leaves or self._running):
@@ -246,15 +328,20 @@ class Scheduler(Generic[PromptT]):
             joins = self._take_joins()
             taking_part = dict(self._running)
             try:
-                outputs = await trio.to_thread.run_sync(
-                    self._model.step, joins, leaves, self._frames_per_step, limiter=self._limiter
-                )
+                outputs = await self._step(joins, leaves)
             except Exception as error:
-                logger.exception("A step of the model failed")
-                self._close(lambda: SynthesisFailed("The model failed while it was speaking; the server's log tells why."))
-                raise EngineUnavailable("The model failed and was unloaded; the server's log tells why.") from error
+                if not is_out_of_memory(error):
+                    logger.exception("A step of the model failed")
+                    self._close(lambda: SynthesisFailed("The model failed while it was speaking; the server's log tells why."))
+                    raise EngineUnavailable("The model failed and was unloaded; the server's log tells why.") from error
+                logger.warning("Memory ran out in a step of %d rows: %s", len(taking_part), error)
+                # Who took what is not known, and the rows are half-way in a frame.
+                outputs = [no_memory(slot) for slot in taking_part]
+                self._leaves.update(leaves)
             self._steps += 1
             self._deal(outputs, taking_part)
+            if any(output.finish is FinishReason.MEMORY for output in outputs):
+                await trio.to_thread.run_sync(free_memory, limiter=self._limiter)
 
     def _take_joins(self) -> Sequence[Join[PromptT]]:
         """Those who enter now: new requests first, as many as the prefill budget allows and at least one."""
@@ -273,6 +360,10 @@ class Scheduler(Generic[PromptT]):
             speech = taking_part[output.slot]
             if self._running.get(output.slot) is not speech:
                 continue  # cut off while the step was under way
+            if output.finish is FinishReason.MEMORY:
+                speech._fail(shed())
+                self._forget(output.slot)
+                continue
             self._frames += output.frames
             speech._deal(output)
             if speech.finish is None and speech.frames >= speech.max_frames:
@@ -285,6 +376,8 @@ class Scheduler(Generic[PromptT]):
     def _enter(self, join: Join[PromptT], tokens: int, speech: Speech) -> None:
         if self._closed is not None:
             raise self._closed()
+        if self._stuck:
+            raise _stuck()
         self._entries.append(_Entry(join, tokens, speech))
         self._work.set()
 
@@ -306,8 +399,19 @@ class Scheduler(Generic[PromptT]):
         if self._closed is not None:
             return
         self._closed = error
+        self._fail_all(error)
+        self._pool.close(error)
+
+    def _fail_all(self, error: MakeError) -> None:
+        """Fail all who speak."""
         for speech in [*self._running.values(), *(entry.speech for entry in self._entries)]:
             speech._fail(error())
-        self._running.clear()
+        for slot in list(self._running):
+            self._forget(slot)
         self._entries.clear()
-        self._pool.close(error)
+
+
+def _stuck() -> EngineUnavailable:
+    return EngineUnavailable(
+        "The model is stuck; it is used again when it comes back.", retry_after_ms=STUCK_RETRY_MS, everyone=True
+    )

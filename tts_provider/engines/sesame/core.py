@@ -19,13 +19,14 @@ from torch import Tensor
 from tts_provider.engines.base import ProgressReport, Samples
 from tts_provider.engines.codec_lm import FinishReason, Join, Output
 from tts_provider.engines.codec_lm.device import choose_device, choose_dtype
+from tts_provider.engines.codec_lm.memory import is_out_of_memory, no_memory
 from tts_provider.engines.sesame.ending import Codes, Ending, EndRules
 from tts_provider.engines.sesame.frame import FrameModel
 from tts_provider.engines.sesame.hub import locate
 from tts_provider.engines.sesame.mimi import MimiStream
 from tts_provider.engines.sesame.prompt import Tokens, TurnPrompt
 from tts_provider.engines.sesame.runner import EagerRunner, GraphRunner, Runner
-from tts_provider.engines.sesame.voices import SesameVoice
+from tts_provider.engines.sesame.voices import SAMPLE_RATE, SesameVoice
 from tts_provider.engines.sesame.weights import CsmWeights, LibraryModule, load_weights
 from tts_provider.errors import EngineUnavailable
 
@@ -151,13 +152,12 @@ class SesameModel:
         with torch.inference_mode():
             for slot in leaves:
                 self._leave(slot)
-            for join in joins:
-                self._join(join)
+            refused = [no_memory(join.slot) for join in joins if not self._try_join(join)]
             made: dict[int, list[Output]] = {}
             for _ in range(frames):
                 for output in self._frame():
                     made.setdefault(output.slot, []).append(output)
-            return [_merge(outputs) for outputs in made.values()]
+            return [*(_merge(outputs) for outputs in made.values()), *refused]
 
     def frames_of(self, slot: int) -> list[list[int]]:
         """The codes of what `slot` is saying or has said last, for checks."""
@@ -187,6 +187,8 @@ class SesameModel:
         return self._loaded
 
     def _prepare(self, folder: Path, weights: CsmWeights, report: ProgressReport) -> None:
+        if weights.sample_rate != SAMPLE_RATE:
+            raise EngineUnavailable(f"The checkpoint's codec speaks at {weights.sample_rate} Hz, not at {SAMPLE_RATE}.")
         frames = FrameModel(weights, self._slots)
         mimi = MimiStream(weights.codec, self._slots)
         runner: Runner
@@ -218,6 +220,17 @@ class SesameModel:
         frames = self._parts.frames
         frames.at[slot] = 0
         frames.moving[slot] = 0
+
+    def _try_join(self, join: Join[TurnPrompt]) -> bool:
+        """Take a prompt in; False, and the slot is forgotten, when there is no memory for it."""
+        try:
+            self._join(join)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._leave(join.slot)
+            return False
+        return True
 
     def _join(self, join: Join[TurnPrompt]) -> None:
         prompt, slot, parts = join.prompt, join.slot, self._parts

@@ -30,7 +30,7 @@ from tts_provider.engines.languages import canonical_tag, closest_tag, unsupport
 from tts_provider.engines.sesame.ending import EndRules, frame_cap
 from tts_provider.engines.sesame.options import OPTIONS, SamplingOptions, sampling_options
 from tts_provider.engines.sesame.prompt import TurnPrompt, plain
-from tts_provider.engines.sesame.voices import LANGUAGE, SPEAKERS, SesameVoice, find_voices
+from tts_provider.engines.sesame.voices import LANGUAGE, SAMPLE_RATE, SPEAKERS, SesameVoice, find_voices
 from tts_provider.errors import EngineUnavailable, NoAudio, SynthesisFailed, UnknownSpeaker
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ __all__ = ["DEFAULT_MODEL", "SAMPLE_RATE", "SesameEngine", "SesameSession", "ava
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL: Final = "sesame/csm-1b"
-SAMPLE_RATE: Final = 24000
-"""Hz; Mimi's."""
 FIXED_SEED: Final = 20250313
 """Seed of a voice without a recording, plus its label: any number, but always the same one."""
 MIN_ROOM: Final = 25

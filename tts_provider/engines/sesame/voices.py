@@ -20,8 +20,10 @@ import numpy as np
 from tts_provider.engines.base import Gender, Samples, Voice
 from tts_provider.errors import EngineUnavailable
 
-__all__ = ["BUILT_IN", "LANGUAGE", "SPEAKERS", "SesameVoice", "find_voices"]
+__all__ = ["BUILT_IN", "LANGUAGE", "SAMPLE_RATE", "SPEAKERS", "SesameVoice", "find_voices"]
 
+SAMPLE_RATE: Final = 24_000
+"""Hz; Mimi's."""
 LANGUAGE: Final = "en-US"
 """All that CSM speaks."""
 BUILT_IN: Final[Mapping[str, Gender]] = {"male": "male", "female": "female"}

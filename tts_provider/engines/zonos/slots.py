@@ -12,6 +12,7 @@ from transformers import DacModel
 
 from tts_provider.engines.base import ProgressReport, Samples
 from tts_provider.engines.codec_lm import FinishReason, Join, Output
+from tts_provider.engines.codec_lm.memory import is_out_of_memory, no_memory
 from tts_provider.engines.zonos.config import CODEBOOKS, MAX_FRAMES, MAX_PHONEMES
 from tts_provider.engines.zonos.dac import Push, StreamingDac
 from tts_provider.engines.zonos.decoder import Decoder, Noise, Prompt, seeded_noise
@@ -103,20 +104,14 @@ class ZonosSlots:
         for slot in leaves:
             self._decoder.leave(slot)
             self._rows.pop(slot, None)
-        for join in joins:
-            before, first = self._decoder.join(join.slot, join.prompt, join.max_frames)
-            reader = FrameReader(before, join.max_frames)
-            self._dac.reset(join.slot)
-            self._rows[join.slot] = _Row(reader, waiting=reader.given())
-            reader.push(first)
+        outputs = [no_memory(join.slot) for join in joins if not self._try_join(join)]
         if not self._rows:
-            return []
+            return outputs
         before_step = {slot: row.reader.frames for slot, row in self._rows.items()}
         for slot, columns in self._decoder.steps(frames).items():
             row = self._rows[slot]
             row.waiting += [frame for column in columns if (frame := row.reader.push(column)) is not None]
         audio = self._decode()
-        outputs = []
         for slot, row in list(self._rows.items()):
             finish = None
             if row.reader.done:
@@ -126,6 +121,23 @@ class ZonosSlots:
             made = row.reader.frames - before_step[slot]
             outputs.append(Output(slot, audio[slot], made, finish))
         return outputs
+
+    def _try_join(self, join: Join[Prompt]) -> bool:
+        """Take a prompt in; False, and the slot is forgotten, when there is no memory for it."""
+        assert self._decoder is not None
+        assert self._dac is not None
+        try:
+            before, first = self._decoder.join(join.slot, join.prompt, join.max_frames)
+            reader = FrameReader(before, join.max_frames)
+            self._dac.reset(join.slot)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._decoder.leave(join.slot)
+            return False
+        self._rows[join.slot] = _Row(reader, waiting=reader.given())
+        reader.push(first)
+        return True
 
     def unload(self) -> None:
         self._decoder = self._dac = None

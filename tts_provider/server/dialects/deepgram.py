@@ -14,7 +14,6 @@ import itertools
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -33,6 +32,7 @@ from tts_provider.server.service import SpeechService
 from tts_provider.server.session import Session
 from tts_provider.server.turns import Turns
 from tts_provider.server.voices import substitution
+from tts_provider.streaming.events import Started
 from tts_provider.streaming.text import TextSource
 
 __all__ = ["PATH", "DeepgramDialect", "deepgram_routes"]
@@ -144,7 +144,7 @@ class DeepgramDialect:
             self._target = _Target(self._query, self._service, BARE)
             name, uuid = self._target.name, self._target.uuid
             self._tell("Metadata", request_id=self._request_id, model_name=name, model_version=__version__, model_uuid=uuid)
-            self._warn_once(self._target.warning, "MODEL_SUBSTITUTED")
+            self._warn(self._target.warning, "MODEL_SUBSTITUTED")
             await self._session.converse(self._obey, self._turns.run, self._patience.run)
         except TTSError as error:
             self._service.metrics.told(error)
@@ -156,19 +156,16 @@ class DeepgramDialect:
     def _tell(self, type: str, **fields: str | int) -> None:
         self._session.outbox.reply(msgspec.json.encode({"type": type, **fields}).decode())
 
-    def _warn(self, warning: str, code: str) -> None:
-        """Warn, with the fields that Deepgram documents and the one that livekit reads."""
-        self._tell("Warning", description=warning, warn_msg=warning, code=code)
-
-    def _warn_once(self, warning: str | None, code: str) -> None:
-        if warning is not None and warning not in self._warned:
+    def _warn(self, warning: str | None, code: str, *, again: bool = False) -> None:
+        """Warn, once or again, with the fields that Deepgram documents and the one that livekit reads."""
+        if warning is not None and (again or warning not in self._warned):
             self._warned.add(warning)
-            self._warn(warning, code)
+            self._tell("Warning", description=warning, warn_msg=warning, code=code)
 
     async def _reassure(self) -> None:
         """Tell a client that waits for a slow engine that it does not wait in vain."""
         if self._turns.current is not None and self._turns.current.ended:
-            self._warn("No sound yet: the engine is loading or busy.", "SLOW")
+            self._warn("No sound yet: the engine is loading or busy.", "SLOW", again=True)
 
     # --- What the client says ---
 
@@ -196,7 +193,7 @@ class DeepgramDialect:
                 self._turns.finish()
             case _:
                 sentence = "Ignored a message: its type must be Speak, Flush, Clear, Close or KeepAlive."
-                self._warn_once(sentence, "UNKNOWN_MESSAGE")
+                self._warn(sentence, "UNKNOWN_MESSAGE")
 
     def _segment(self) -> TextSource:
         """The open segment."""
@@ -218,11 +215,14 @@ class DeepgramDialect:
             await self._session.outbox.put(audio, segment)
             self._patience.restart()
 
+        def note(started: Started) -> None:
+            for warning in started.choice.warnings:
+                self._warn(warning, "IGNORED")
+
         if await segment.wait_speakable():
             parameters, warning = await self._service.voices.settle(self._target.name, self._target.parameters)
-            self._warn_once(warning, "MODEL_SUBSTITUTED")
-            warn = partial(self._warn_once, code="IGNORED")
-            await self._service.speak(parameters, self._target.format, segment, send, warn=warn, client=self._session)
+            self._warn(warning, "MODEL_SUBSTITUTED")
+            await self._service.speak(parameters, self._target.format, segment, send, on_start=note, client=self._session)
         self._tell("Flushed", sequence_id=next(self._sequence))
 
 

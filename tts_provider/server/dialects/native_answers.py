@@ -18,7 +18,7 @@ from tts_provider.engines.languages import canonical_tag
 from tts_provider.server.outbox import Outbox
 from tts_provider.server.service import SpeechService
 from tts_provider.server.websocket import Closed
-from tts_provider.streaming.events import AudioFrame, Event, SentenceStart, WordTimes
+from tts_provider.streaming.events import AudioFrame, Event, SentenceStart, Started, WordTimes
 from tts_provider.streaming.text import TextSource
 from tts_provider.streaming.utterance import Summary
 from tts_provider.streaming.wav import SPOOL_BYTES, WavSpool
@@ -51,6 +51,10 @@ class Answer:
     """What each binary message begins with."""
     received_at: float
     told_queued: bool = False
+    model: str = ""
+    """Canonical name of the engine that was asked for."""
+    started: Started | None = None
+    """Who speaks, once that is known."""
 
     async def give(self, service: SpeechService, text: TextSource) -> None:
         """Speak `text` to the client.
@@ -58,6 +62,7 @@ class Answer:
         Raises:
             TTSError: it could not be spoken; what was sent before is good.
         """
+        self.model = service.catalog.find(self.parameters.model).name
         if self.parameters.stream:
             await self._stream(service, text)
         else:
@@ -74,22 +79,8 @@ class Answer:
             tap = spool.append if spool is not None else None
             async with service.utterance(
                 self.parameters, format, text, on_load=self._report_load, tap=tap, client=self.outbox
-            ) as utterance:
-                choice = utterance.choice
-                await self._put(
-                    wire.Streaming(
-                        request_id=self.request_id,
-                        model=service.catalog.find(self.parameters.model).name,
-                        voice=choice.voice.id,
-                        lang=choice.lang,
-                        sample_rate=self.parameters.sample_rate,
-                        channels=1,
-                        format=format,
-                        warnings=[*self.parameters.warnings, *choice.warnings],
-                        stream=self.stream,
-                    )
-                )
-                summary = await utterance.run(self._deliver, queued=self._report_place)
+            ) as speech:
+                summary = await speech.run(self._deliver, queued=self._report_place)
             if spool is None:
                 await self._put(self._success(summary, format, summary.length_bytes))
             else:
@@ -100,6 +91,22 @@ class Answer:
         match event:
             case AudioFrame(data):
                 await self.outbox.put(self.tag + data if self.tag else data, self.owner)
+            case Started():
+                self.started = event
+                await self._put(
+                    wire.Streaming(
+                        request_id=self.request_id,
+                        model=self.model,
+                        engine_used=self.engine_used,
+                        voice=event.choice.voice.id,
+                        lang=event.choice.lang,
+                        sample_rate=self.parameters.sample_rate,
+                        channels=1,
+                        format=self.parameters.format or "pcm",
+                        warnings=[*self.parameters.warnings, *event.choice.warnings],
+                        stream=self.stream,
+                    )
+                )
             case SentenceStart(index, text, start_ms):
                 await self._put(wire.Sentence(request_id=self.request_id, index=index, text=text, start_ms=_ms(start_ms)))
             case WordTimes(index, words):
@@ -132,23 +139,31 @@ class Answer:
             async def collect(event: Event) -> None:
                 if isinstance(event, AudioFrame):
                     append(event.data)
+                elif isinstance(event, Started):
+                    self.started = event
 
             async with service.utterance(
                 self.parameters, engine_format, text, on_load=self._report_load, client=self.outbox
-            ) as utterance:
-                summary = await utterance.run(collect, queued=self._report_place)
+            ) as speech:
+                summary = await speech.run(collect, queued=self._report_place)
             if format == "wav":
                 length, pieces = spool.length, spool.read_in_pieces(FILE_PIECE_BYTES - len(self.tag))
             else:
                 length, pieces = summary.length_bytes, _read(file, FILE_PIECE_BYTES - len(self.tag))
             reply = self._success(summary, format, length)
-            reply.warnings = [*self.parameters.warnings, *utterance.choice.warnings]
-            reply.model = service.catalog.find(self.parameters.model).name
-            reply.voice, reply.lang, reply.stream = utterance.choice.voice.id, utterance.choice.lang, self.stream
+            assert self.started is not None
+            choice = self.started.choice
+            reply.warnings = [*self.parameters.warnings, *choice.warnings]
+            reply.model, reply.voice, reply.lang, reply.stream = self.model, choice.voice.id, choice.lang, self.stream
             await self._put(reply)
             await self._send_file(pieces)
 
     # --- Both ---
+
+    @property
+    def engine_used(self) -> str | None:
+        """The engine that speaks, when it is another than the one that was asked for."""
+        return self.started.engine if self.started is not None and self.started.engine != self.model else None
 
     def _success(self, summary: Summary, format: str, length: int) -> wire.Success:
         return wire.Success(
@@ -156,6 +171,7 @@ class Answer:
             sample_rate=self.parameters.sample_rate,
             format=format,
             request_id=self.request_id,
+            engine_used=self.engine_used,
             duration_ms=_ms(summary.duration_ms),
             sentences=summary.sentences,
             timings=wire.Timings(
@@ -227,14 +243,14 @@ def describe_server(service: SpeechService) -> wire.ServerInfo:
 
 
 def _model_entry(service: SpeechService, entry: Entry) -> wire.ModelEntry:
-    catalog, engine = service.catalog, service.catalog.loaded(entry.name)
+    engine = service.catalog.loaded(entry.name)
     occupancy = service.admission.occupancy(entry.name)
     return wire.ModelEntry(
         identifiers=[entry.name, *entry.aliases],
         speakers=dict(entry.speakers),
         sample_rate=entry.sample_rate,
-        state=catalog.state(entry.name).value,
-        detail=catalog.detail(entry.name),
+        state=service.health.state(entry.name),
+        detail=service.health.detail(entry.name),
         slots=service.admission.total(engine) if engine is not None else None,
         slots_used=occupancy.used,
         queue_length=occupancy.waiting,
