@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tts_provider {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    serve = commands.add_parser("serve", help="serve speech (the default)")
+    serve = commands.add_parser("serve", help="serve speech (the default)", allow_abbrev=False)
     add_flags(serve)
     serve.add_argument("--print-config", action="store_true", help="show all settings as TOML and end")
     serve.set_defaults(run=_serve)
@@ -133,7 +133,7 @@ def _serve(args: argparse.Namespace) -> int:
     from tts_provider.logs import configure_logging
     from tts_provider.server.lifecycle import serve
 
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, settings.api_keys)
     trio.run(serve, settings)
     return 0
 

@@ -15,6 +15,7 @@ from tts_provider.engines.catalog import Catalog, Entry, LoadReport
 from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
 from tts_provider.messages import SpeechParameters
 from tts_provider.server.metrics import MeasuredUtterance, Metrics
+from tts_provider.server.request_log import TracedText, log_request
 from tts_provider.settings import Settings
 from tts_provider.streaming.containers import check_format
 from tts_provider.streaming.text import TextSource, is_speakable
@@ -65,7 +66,7 @@ class SpeechService:
             EmptyText: `text` holds nothing that can be spoken.
             TextTooLong: `text` is longer than one request may be.
         """
-        source = TextSource(self.settings.max_text_chars)
+        source = TracedText(self.settings.max_text_chars, keep=self.settings.log_text)
         if text is not None:
             self._check(text)
             source.append(text)
@@ -98,9 +99,13 @@ class SpeechService:
         entry = self._admit(parameters, format)
         self.active += 1
         try:
-            with self.metrics.request(entry.name, received_at) as meter:
+            with (
+                self.metrics.request(entry.name, received_at) as meter,
+                log_request(text, meter, engine=entry.name, format=format) as line,
+            ):
                 async with self.catalog.use(entry.name, on_load) as engine:
                     choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                    line["voice"] = choice.voice.id
                     extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
                     warnings = [*choice.warnings, *_warnings(parameters, engine)]
                     yield MeasuredUtterance(

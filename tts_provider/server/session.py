@@ -139,7 +139,12 @@ class Sessions:
         async with trio.open_nursery() as nursery:
             websocket: WebSocket | None = None
             with trio.move_on_after(settings.handshake_s):
-                websocket = await WebSocket.accept(nursery, connection.stream, max_message_bytes=settings.max_message_bytes)
+                websocket = await WebSocket.accept(
+                    nursery,
+                    connection.stream,
+                    max_message_bytes=settings.max_message_bytes,
+                    subprotocol=connection.subprotocol,
+                )
             if websocket is not None:
                 session = Session(websocket, settings)
                 self._sessions.add(session)
