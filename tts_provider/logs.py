@@ -1,7 +1,7 @@
 """Logging: structlog on standard error, as text for people and as JSON for machines.
 
-Whatever is logged, and whoever made it: a record is one line (as text, its traceback follows in indented lines), and no secret is
-in it. The records of libraries, which speak through the standard library, take the same way.
+Whatever is logged, and whoever made it: a record is one line (as text, its traceback follows in indented lines), and no secret
+is in it. The records of libraries, which speak through the standard library, take the same way.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ SUBPROTOCOL: Final = "tts"
 KEY_SUBPROTOCOL: Final = "tts.key."
 """Before a key, percent-encoded: browsers send no headers of their own with a WebSocket, but subprotocols."""
 SCHEMES: Final = ("bearer", "token")
-"""Of the Authorization header; the second is Deepgram's, whose browser clients also offer it as a subprotocol before the key."""
+"""Of the Authorization header; the second is Deepgram's. In browsers its clients offer it as a subprotocol, before the key."""
 
 SAFE_METHODS: Final = (b"GET", b"HEAD", b"OPTIONS")
 """A page from elsewhere may send these, and reads the answer only if CORS lets it."""
