@@ -25,10 +25,10 @@ _SECRET_NAME: Final = re.compile(
 _FORMS: Final = re.compile(
     r"""
       (?P<scheme> \b (?:bearer|basic) \s+ ) [A-Za-z0-9._~+/=\-!@\#$%^&*:|]+
-    | (?P<header> \b (?:proxy-)?authorization \b ["']? \s* [:=,] \s* b?["']? (?:[A-Za-z]+\s+)? ) [^\s"',;\\]+
+    | (?P<header> \b (?:proxy-)?authorization \b ["']? \s* [:=,] \s* (?:b?["'])? (?:[A-Za-z]+\s+)? ) [^\s"',;\\]+
     | (?P<subprotocol> \b tts\.key\. ) [^\s"',;\\]+
     | (?P<pair> (?: \b sec-ms-gec | connectionid | trustedclienttoken | (?<![A-Za-z0-9_-]) (?:[A-Za-z0-9]+[_-]){0,9} NAMES )
-        ["']? \s* [:=] \s* b?["']? ) (?! \[hidden] ) [^\s"'&,;\\(){}\[\]]+
+        ["']? \s* [:=] \s* (?:b?["'])? ) (?! \[hidden] ) [^\s"'&,;\\(){}\[\]]+
     | (?P<login> :// ) [^\s/@"']+ (?= @ )
     | (?P<hub> \b hf_ ) [A-Za-z0-9]{8,}
     | (?P<vendor> \b sk- ) [A-Za-z0-9_\-]{12,}
