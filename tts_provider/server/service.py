@@ -101,7 +101,7 @@ class SpeechService:
         try:
             with (
                 self.metrics.request(entry.name, received_at) as meter,
-                log_request(text, meter, engine=entry.name, format=format) as line,
+                log_request(text, meter, engine=entry.name) as line,
             ):
                 async with self.catalog.use(entry.name, on_load) as engine:
                     choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
