@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ MAX_ITEMS: Final = 64
 """Of a list or an object."""
 MAX_DEPTH: Final = 4
 """Of lists and objects in a value; below that they are shown as Python shows them."""
+KNOWN_NAMES: Final = 1_024
+"""Of fields, cleaned once; there are some dozens, and what clients make up replaces what they made up before."""
 INDENT: Final = "    "
 
 _PLAIN: Final = re.compile(r"[^\s\"'=\\]+")
@@ -85,12 +88,13 @@ class _Cleaner:
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         self._redact = redact
+        self._name = lru_cache(KNOWN_NAMES)(self._text)
 
     def __call__(self, _: Any, __: str, record: EventDict) -> EventDict:
         return self._clean_items(record, 0)
 
     def _clean_items(self, items: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        return {self._text(str(name)): self._named(str(name), value, depth) for name, value in islice(items.items(), MAX_ITEMS)}
+        return {self._name(str(name)): self._named(str(name), value, depth) for name, value in islice(items.items(), MAX_ITEMS)}
 
     def _named(self, name: str, value: Any, depth: int) -> Any:
         if isinstance(value, str | bytes) and is_secret_name(name):
