@@ -24,5 +24,5 @@ ENV HF_HOME=/app/huggingface_cache \
 USER tts
 EXPOSE 9000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"TTS_PORT\"]}/health', timeout=4)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as u; s = 's' * bool(os.environ.get('TTS_TLS_CERT')); u.urlopen(f'http{s}://127.0.0.1:{os.environ[\"TTS_PORT\"]}/health', timeout=4, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["python", "-m", "tts_provider"]

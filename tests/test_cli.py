@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from tests.background import Peer, scripted, speech_server
 from tests.fake_engine import FakeEngine, entry
@@ -279,6 +280,75 @@ def test_the_configuration_comes_from_flags_variables_and_a_file(
     assert "port = 3 " in shown
     assert "idle_s = 2.5 " in shown
     assert 'default_model = "espeak" ' in shown
+
+
+# --- Keys and TLS ---
+
+
+def test_a_key_is_taken_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without one that the server knows it is said so; no server of one's own is started in silence."""
+    key = "a-key-of-ours"
+    with speech_server(entry(FakeEngine()), api_keys=(key,)) as port:
+        monkeypatch.setenv("TTS_PORT", str(port))
+        assert main(["info"]) == 1
+        assert "TTS_API_KEY" in capsys.readouterr().err
+        monkeypatch.setenv("TTS_API_KEY", key)
+        path = tmp_path / "hello.wav"
+        assert main(["say", "Hello.", "-o", str(path)]) == 0
+        assert main(["info", "--url", f"ws://127.0.0.1:{port}"]) == 0
+        assert main(["info", "--host", "127.0.0.1", "--port", str(port)]) == 0
+        monkeypatch.delenv("TTS_API_KEY")
+        monkeypatch.setenv("TTS_API_KEYS", f"{key},another")  # the server's own configuration
+        assert main(["info"]) == 0
+        assert main(["info", "--host", "127.0.0.1"]) == 1  # who knows whose that is
+    assert wav_frames(path.read_bytes()) > 0
+
+
+def test_a_url_may_be_one_with_tls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    authority = trustme.CA()
+    server, trusted = tmp_path / "server.pem", tmp_path / "authority.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(server)
+    authority.cert_pem.write_to_path(trusted)
+    with speech_server(entry(FakeEngine()), tls_cert=str(server)) as port:
+        at = ["--url", f"wss://localhost:{port}"]
+        assert main(["info", *at, "--cafile", str(trusted)]) == 0
+        assert main(["info", *at]) == 1
+        assert "certificate verify failed" in capsys.readouterr().err
+        assert main(["info", *at, "--cafile", str(tmp_path / "missing")]) == 1
+        assert "No such file" in capsys.readouterr().err
+
+
+def test_keys_do_not_hold_up_a_server_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    for name, value in (("API_KEYS", "a-key-of-ours"), ("API_KEYS_FILE", "missing"), ("TLS_CERT", "missing")):
+        monkeypatch.setenv(f"TTS_{name}", value)
+    path = tmp_path / "hello.wav"
+    assert main(["say", "--local", "--model", "espeak", "Hello.", "-o", str(path)]) == 0, capsys.readouterr().err
+    assert wav_frames(path.read_bytes()) > 0
+
+
+def test_keys_are_neither_shown_nor_taken_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everybody on the machine can read command lines."""
+    monkeypatch.setenv("TTS_API_KEYS", "a-key-of-ours")
+    monkeypatch.setenv("TTS_EDGE_PROXY", "http://user:pass-of-ours@proxy:3128")
+    assert main(["--print-config"]) == 0
+    shown = capsys.readouterr().out
+    assert "of-ours" not in shown
+    assert 'api_keys = "..."' in shown
+    assert "@proxy:3128" in shown
+    with pytest.raises(SystemExit):
+        main(["serve", "--api-keys", "a-key-of-ours", "--print-config"])
+    file = tmp_path / "tts.toml"
+    file.write_text("api_keys = 'a-key-of-ours'\n[api]\nkeys = 4711\n")
+    monkeypatch.delenv("TTS_API_KEYS")
+    assert main(["--config", str(file), "--print-config"]) == 2
+    assert "4711" not in capsys.readouterr().err
 
 
 # --- Processes ---

@@ -16,8 +16,9 @@ ROOT = Path(tts_provider.__file__).parent
 
 ALLOWED = {
     "errors": set(),
-    "settings": set(),
-    "logs": set(),
+    "settings": {"redaction"},
+    "logs": {"redaction"},
+    "redaction": set(),
     "playback": set(),
     "messages": {"errors", "messages"},
     "client": {"errors", "messages", "client"},

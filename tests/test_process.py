@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import trio
 
@@ -39,9 +41,10 @@ class Process:
 
 
 @contextmanager
-def process(*flags: str) -> Iterator[Process]:
+def process(*flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
     command = [sys.executable, "-m", "tts_provider", "--port", "0", "--default-model", "espeak", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TTS_LOG_FORMAT": "json"}) as child:
+    variables = {**os.environ, "TTS_LOG_FORMAT": "json", **(environment or {})}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as child:
         try:
             yield Process(child)
         finally:
@@ -71,6 +74,31 @@ async def test_a_running_request_is_finished_after_sigterm() -> None:
             running.child.send_signal(signal.SIGTERM)
             assert replies_of(await client.until("success", "error"), "success")
         assert await trio.to_thread.run_sync(running.child.wait, END_S) == 0
+
+
+async def test_no_secret_and_no_text_gets_into_the_log(tmp_path: Path) -> None:
+    """Keys from the environment and from a file, right and wrong ones; every line is JSON, whatever clients send."""
+    file = tmp_path / "keys"
+    file.write_text("canary-in-a-file\n")
+    environment = {"TTS_API_KEYS": "canary-in-the-environment", "TTS_API_KEYS_FILE": str(file), "HF_TOKEN": "canary-of-the-hub"}
+    with process("--log-level", "debug", environment=environment) as running:
+        address = running.server.address
+        for key, status in (("canary-in-a-file", 200), ("canary-in-the-environment", 200), ("canary-of-nobody", 401)):
+            async with httpx.AsyncClient(base_url=f"http://{address.host}:{address.port}", timeout=60) as client:
+                client.headers["authorization"] = f"Bearer {key}"
+                body = {"input": "A canary sang.\n{forged}", "response_format": "pcm"}
+                assert (await client.post("/v1/audio/speech", json=body)).status_code == status
+        for sent in (b"GET / HTTP/1.1\r\nHost: x\r\nX: \xff canary\r\n\r\n", b"\ncanary\n", b"\x16\x03\x01canary"):
+            async with await trio.open_tcp_stream(address.host, address.port) as stream:
+                await stream.send_all(sent)
+                await stream.receive_some()
+        running.child.send_signal(signal.SIGTERM)
+        assert running.child.stderr is not None
+        rest = await trio.to_thread.run_sync(running.child.stderr.read)
+    records = [json.loads(line) for line in rest.splitlines()]
+    assert [record["outcome"] for record in records if record["event"] == "request.end"] == ["done", "done"]
+    assert records[-1]["event"] == "server.stopped"
+    assert "canary" not in rest
 
 
 async def test_a_port_that_is_taken_is_told_in_one_sentence() -> None:

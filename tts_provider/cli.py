@@ -38,6 +38,8 @@ TRIAL_S: Final = 600.0
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
+UNAUTHORIZED: Final = 401
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv`, the process's arguments by default; the exit status."""
@@ -65,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tts_provider {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    serve = commands.add_parser("serve", help="serve speech (the default)")
+    serve = commands.add_parser("serve", help="serve speech (the default)", allow_abbrev=False)
     add_flags(serve)
     serve.add_argument("--print-config", action="store_true", help="show all settings as TOML and end")
     serve.set_defaults(run=_serve)
@@ -118,6 +120,10 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("server", "A running server is used; if none answers, one of its own that ends with it.")
     group.add_argument("--host", metavar="HOST", help="where a server runs; then none other is used")
     group.add_argument("--port", metavar="PORT", type=int, help="likewise")
+    group.add_argument(
+        "--url", metavar="URL", help="instead of both, such as wss://tts.example:9000; TTS_API_KEY holds its key"
+    )
+    group.add_argument("--cafile", metavar="FILE", help="PEM file with the authority that signed the server's certificate")
     group.add_argument("--local", action="store_true", help="use a server of its own in any case")
     group.add_argument("--config", metavar="FILE", type=Path, help="TOML file with settings")
     group.add_argument("--timeout", metavar="S", type=float, default=60.0, help="seconds to wait for progress (default: 60)")
@@ -133,7 +139,7 @@ def _serve(args: argparse.Namespace) -> int:
     from tts_provider.logs import configure_logging
     from tts_provider.server.lifecycle import serve
 
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, settings.api_keys)
     trio.run(serve, settings)
     return 0
 
@@ -274,24 +280,41 @@ async def _client(args: argparse.Namespace) -> AsyncIterator[TTSClient]:
     """A client of the running server, or of one that lives as long as the block."""
     import trio
 
-    from tts_provider.client import ConnectFailed, TTSClient
+    from tts_provider.client import ConnectFailed
 
     settings = load_settings({}, os.environ, args.config)
-    everywhere = settings.host in ("0.0.0.0", "::", "")
-    client = TTSClient(
-        args.host or ("localhost" if everywhere else settings.host), args.port or settings.port, timeout=args.timeout
-    )
+    client = _client_of(args, settings)
     async with AsyncExitStack() as stack:
         if not args.local:
             try:
                 with trio.fail_after(PROBE_S):
                     await stack.enter_async_context(client)
             except (ConnectFailed, trio.TooSlowError) as error:
-                if args.host or args.port:
+                refused = isinstance(error, ConnectFailed) and error.status == UNAUTHORIZED
+                if refused or args.url or args.host or args.port:
                     raise ConnectFailed(_sentence(error)) from error
         if not client.is_connected():
             client = await stack.enter_async_context(_own_server(settings, args.timeout))
         yield client
+
+
+def _client_of(args: argparse.Namespace, settings: Settings) -> TTSClient:
+    """A client of the server that runs already, if one does."""
+    import ssl
+
+    from tts_provider.client import TTSClient
+
+    try:
+        if args.url:
+            context = ssl.create_default_context(cafile=args.cafile) if args.url.startswith("wss:") else None
+            return TTSClient.from_url(args.url, args.timeout, ssl_context=context)
+        everywhere = settings.host in ("0.0.0.0", "::", "")
+        host = args.host or ("localhost" if everywhere else settings.host)
+        # The configuration that the server was started with also tells who may use it.
+        key = None if args.host or os.environ.get("TTS_API_KEY") else next(iter(settings.api_keys), None)
+        return TTSClient(host, args.port or settings.port, args.timeout, api_key=key)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 @asynccontextmanager
@@ -303,10 +326,11 @@ async def _own_server(settings: Settings, timeout: float) -> AsyncIterator[TTSCl
     from tts_provider.server.lifecycle import serve
 
     configure_logging("critical", "text")
-    settings = replace(settings, host="127.0.0.1", port=0, preload=())
+    # Nobody else shall reach it, so that it needs no key and no certificate.
+    settings = replace(settings, host="127.0.0.1", port=0, preload=(), api_keys=(), api_keys_file="", tls_cert="", tls_key="")
     async with trio.open_nursery() as nursery:
         address = await nursery.start(partial(serve, settings, own_process=False))
-        async with TTSClient(address.host, address.port, timeout) as client:
+        async with TTSClient(address.host, address.port, timeout, api_key="") as client:
             yield client
         nursery.cancel_scope.cancel(reason="the command has ended")
 

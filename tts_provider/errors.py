@@ -16,6 +16,7 @@
     │   ├── UnsupportedFormat     unsupported_format
     │   ├── UnsupportedMessage    unsupported_message
     │   ├── Unauthorized          unauthorized
+    │   ├── Forbidden             forbidden             a web page from elsewhere
     │   └── Busy                  busy                  too many requests on this connection
     ├── ServerError               the server's state; another try may well succeed
     │   ├── Overloaded            overloaded
@@ -43,6 +44,7 @@ __all__ = [
     "EmptyText",
     "EngineError",
     "EngineUnavailable",
+    "Forbidden",
     "InternalError",
     "InvalidJSON",
     "InvalidRequest",
@@ -163,6 +165,12 @@ class UnsupportedMessage(RequestError):
 class Unauthorized(RequestError):
     code = "unauthorized"
     http_status = 401
+    close_code = 1008
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+    http_status = 403
     close_code = 1008
 
 

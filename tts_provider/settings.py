@@ -3,6 +3,7 @@
 A value comes from the first of these that has one: the command line (``--idle-unload-s 60``), the environment
 (``TTS_IDLE_UNLOAD_S=60``), a TOML file (``idle_unload_s = 60``; a table's name is a prefix, so that ``[edge]`` with
 ``max_turns = 8`` is ``edge_max_turns``), the default below. ``python -m tts_provider serve --print-config`` shows the result.
+Secrets have no flag: everybody on a machine can read the command lines of all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
+from tts_provider.redaction import redact
+
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "add_flags", "load_settings", "to_toml"]
 
 ENVIRONMENT_PREFIX: Final = "TTS_"
@@ -25,7 +28,7 @@ class SettingsError(ValueError):
 
 
 def _knob(default: Any, meaning: str, *, secret: bool = False, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"meaning": meaning, "secret": secret, "choices": choices})
+    return field(default=default, repr=not secret, metadata={"meaning": meaning, "secret": secret, "choices": choices})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,15 @@ class Settings:
     host: str = _knob("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int = _knob(9000, "TCP port; 0 takes a free one")
     wyoming_port: int = _knob(0, "TCP port for Wyoming (Home Assistant), customarily 10200; 0 is off")
+    api_keys: tuple[str, ...] = _knob(
+        (), "keys, one of which a client must have, separated by commas; none: all may", secret=True
+    )
+    api_keys_file: str = _knob("", "file with further keys, one a line; lines that begin with # say nothing")
+    allowed_origins: tuple[str, ...] = _knob(
+        (), "web pages besides the server's own that may use it, as https://example.org, separated by commas; * for all"
+    )
+    tls_cert: str = _knob("", "PEM file with the certificate and its chain; then the port speaks https and wss")
+    tls_key: str = _knob("", "PEM file with the certificate's key, where tls_cert does not hold it")
     default_model: str = _knob("edge", "engine of requests that name none")
     fallback: tuple[str, ...] = _knob(
         (),
@@ -111,9 +123,11 @@ class Settings:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and a flag for each knob to `parser`; what is not given is absent from the namespace."""
+    """Add ``--config`` and a flag for each knob that is no secret; what is not given is absent from the namespace."""
     parser.add_argument("--config", metavar="FILE", type=Path, help="TOML file with any of these")
     for knob in fields(Settings):
+        if knob.metadata["secret"]:
+            continue
         flag = "--" + knob.name.replace("_", "-")
         default = ",".join(knob.default) if isinstance(knob.default, tuple) else knob.default
         text = f"{knob.metadata['meaning']} (default: {default if default != '' else 'none'})"
@@ -177,10 +191,12 @@ def _convert(name: str, value: object, types: Mapping[str, Any], where: str) -> 
             return kind(value)
         except ValueError:
             pass
-    raise SettingsError(f"The value {where} must be {_TYPE_NAMES.get(kind, 'a list of names')}, but is {value!r}.")
+    shown = "" if name in _SECRETS else f", but is {value!r}"
+    raise SettingsError(f"The value {where} must be {_TYPE_NAMES.get(kind, 'a list of names')}{shown}.")
 
 
 _BOOLEANS: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_SECRETS: Final = frozenset(knob.name for knob in fields(Settings) if knob.metadata["secret"])
 _TYPE_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -189,6 +205,6 @@ def to_toml(settings: Settings) -> str:
     lines = []
     for knob in fields(settings):
         value = getattr(settings, knob.name)
-        shown = '"..."' if knob.metadata["secret"] and value else json.dumps(value, ensure_ascii=False)
+        shown = '"..."' if knob.metadata["secret"] and value else redact(json.dumps(value, ensure_ascii=False))
         lines.append(f"{knob.name} = {shown}  # {knob.metadata['meaning']}")
     return "\n".join(lines) + "\n"

@@ -167,6 +167,32 @@ async def test_an_error_is_shown(start_server: StartServer, profile: Path) -> No
         assert await page.text("#alert") == ""
 
 
+async def test_a_server_with_keys_has_the_page_ask_for_one(start_server: StartServer, profile: Path) -> None:
+    """A wrong one is told; the right one opens HTTP and the WebSocket, is kept for a reload, and is in no address."""
+    key = "a+key/of=(ours)%21"
+    server = await start_server(FakeEngine(block_delay_s=0.01), api_keys=(key,))
+    async with browser(profile) as page:
+        await page.open(f"http://{server.address.host}:{server.address.port}/")
+        for attempt, said in (("wrong", "The server does not know this key."), (key, "")):
+            await page.until("document.activeElement.id === 'key'")
+            await page.value(f"document.querySelector('#key').value = {attempt!r}")
+            await page.key("Enter", 13, text="\r")
+            await page.until(f"document.querySelector('#alert').textContent === {said!r}")
+        await page.until(LOADED)
+        assert await page.value("document.querySelector('#key')") is None
+        for _ in range(2):
+            await write(page, "Short.")
+            await page.click("#play")
+            await page.until(DONE)
+            await page.open(f"http://{server.address.host}:{server.address.port}/")  # a reload
+            await page.until(LOADED)
+        assert await page.value("sessionStorage.getItem('tts.key')") == key
+        assert await page.value("localStorage.getItem('tts.key')") is None
+        assert not any("ours" in request for request in page.requests)
+        refusals = [problem for problem in page.problems if "401" in problem]
+        assert refusals == page.problems  # the browser's own notes on what was refused
+
+
 async def test_it_works_by_keyboard_and_fits_a_phone(start_server: StartServer, profile: Path) -> None:
     """Tab reaches every control in order, each has a name, and nothing is wider than the screen."""
     server = await start_server(FakeEngine())

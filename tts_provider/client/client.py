@@ -48,22 +48,44 @@ NO_STREAM: Final = "The server does not stream; it sends whole files only."
 class TTSClient:
     """A client of one server."""
 
-    def __init__(self, host: str = "localhost", port: int = DEFAULT_PORT, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
-        """`timeout`: seconds for connecting, and then for each pause in which the server makes no progress; None: no limit."""
-        self._session = ClientSession(ServerAddress(host, port), timeout, None)
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = DEFAULT_PORT,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        *,
+        api_key: str | None = None,
+    ) -> None:
+        """
+        Args:
+            timeout: seconds for connecting, and then for each pause in which the server makes no progress; None: no limit.
+            api_key: for a server that asks for one; None takes ``TTS_API_KEY`` from the environment, if it is there.
+
+        Raises:
+            ValueError: the key cannot be one.
+        """
+        self._session = ClientSession(ServerAddress(host, port), timeout, api_key=api_key)
         self.timeout: Final = timeout
 
     @classmethod
     def from_url(
-        cls, url: str, timeout: float | None = DEFAULT_TIMEOUT_S, *, ssl_context: ssl.SSLContext | None = None
+        cls,
+        url: str,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        api_key: str | None = None,
     ) -> Self:
         """A client for the server at ``ws://host:port/path`` or ``wss://host``.
 
+        `ssl_context`: for a certificate that this machine does not trust by itself:
+        ``ssl.create_default_context(cafile="authority.pem")``.
+
         Raises:
-            ValueError: `url` is no such URL.
+            ValueError: `url` is no such URL, or the key cannot be one.
         """
-        client = cls(timeout=timeout)
-        client._session = ClientSession(ServerAddress.parse(url), timeout, ssl_context)
+        client = cls(timeout=timeout, api_key=api_key)
+        client._session = ClientSession(ServerAddress.parse(url), timeout, ssl_context, api_key)
         return client
 
     @property

@@ -35,6 +35,11 @@ class NotConnected(TTSClientError, ConnectionError):
 class ConnectFailed(TTSClientError, ConnectionError):
     """No connection could be made."""
 
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status with which the server refused, such as 401 for a key that it does not know; None when it said nothing."""
+
 
 class ConnectionLost(TTSClientError, ConnectionError):
     """The connection ended before the answer did."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,9 @@ RETRIED_CLOSES: Final = (None, 1000, 1001, 1006, 1011, 1012, 1013)
 """How servers and proxies end an idle connection: without a word, idle, going away, no pong, restarting. Not the codes that
 say that what we sent was wrong: it would be as wrong on a new connection."""
 
+KEY_VARIABLE: Final = "TTS_API_KEY"
+"""The environment's variable with the key for servers that ask for one."""
+
 logger = logging.getLogger("tts_provider.client")
 
 T = TypeVar("T")
@@ -30,11 +34,24 @@ T = TypeVar("T")
 class ClientSession:
     """The connection of one client. Every request stands in a `turn`."""
 
-    def __init__(self, address: ServerAddress, timeout: float | None, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        address: ServerAddress,
+        timeout: float | None,
+        ssl_context: ssl.SSLContext | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        """
+        Raises:
+            ValueError: `api_key`, or the environment's in its place, cannot be one.
+        """
         self.address = address
         self.patience = math.inf if timeout is None else timeout
         """Seconds for connecting, and for each pause in which the server makes no progress."""
         self._ssl_context = ssl_context
+        self._api_key = os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key
+        if not all("!" <= char <= "~" for char in self._api_key):
+            raise ValueError("The server's key must be visible ASCII characters without a blank.")
         self._socket: WebSocket | None = None
         self._wanted = False
         self._busy = False
@@ -51,7 +68,7 @@ class ClientSession:
             ConnectFailed, ServerTimeout: that is not possible.
         """
         if self._socket is None or self._socket.closed:
-            self._socket = await WebSocket.open(self.address, self.patience, self._ssl_context)
+            self._socket = await WebSocket.open(self.address, self.patience, self._ssl_context, self._api_key)
         self._wanted = True
         return self._socket
 

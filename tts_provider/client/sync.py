@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -54,10 +55,32 @@ class SyncSpeechStream:
 class SyncTTSClient:
     """`TTSClient` for programs without an event loop, as a context manager; one runs in a thread meanwhile."""
 
-    def __init__(self, host: str = "localhost", port: int = DEFAULT_PORT, timeout: float | None = DEFAULT_TIMEOUT_S) -> None:
-        self._client = TTSClient(host, port, timeout)
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = DEFAULT_PORT,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        *,
+        api_key: str | None = None,
+    ) -> None:
+        """As `TTSClient`."""
+        self._client = TTSClient(host, port, timeout, api_key=api_key)
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        api_key: str | None = None,
+    ) -> Self:
+        """As `TTSClient.from_url`."""
+        client = cls(timeout=timeout, api_key=api_key)
+        client._client = TTSClient.from_url(url, timeout, ssl_context=ssl_context, api_key=api_key)
+        return client
 
     def __enter__(self) -> Self:
         """Connect.
@@ -110,6 +133,7 @@ def speak(
     host: str = "localhost",
     port: int = DEFAULT_PORT,
     timeout: float | None = DEFAULT_TIMEOUT_S,
+    api_key: str | None = None,
     **options: Unpack[RequestOptions],
 ) -> bytes:
     """The file that speaks `text`, WAV unless `format` says otherwise, from the server at `host` and `port`.
@@ -119,7 +143,7 @@ def speak(
     """
 
     async def run() -> bytes:
-        async with TTSClient(host, port, timeout) as client:
+        async with TTSClient(host, port, timeout, api_key=api_key) as client:
             return await client.speak(text, **options)
 
     return anyio.run(run)

@@ -51,6 +51,8 @@ PONG_S: Final = 5.0
 
 NORMAL_CLOSURE: Final = 1000
 
+_REFUSALS: Final = {401: "it asks for a key that it knows; give one as api_key, or as TTS_API_KEY in the environment"}
+
 _BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 
@@ -113,19 +115,23 @@ class WebSocket:
         """Characters and bytes of the server's messages so far; tells whether a request was answered at all."""
 
     @classmethod
-    async def open(cls, address: ServerAddress, timeout: float, ssl_context: ssl.SSLContext | None = None) -> WebSocket:
+    async def open(
+        cls, address: ServerAddress, timeout: float, ssl_context: ssl.SSLContext | None = None, api_key: str = ""
+    ) -> WebSocket:
         """Connect to `address`; `timeout` seconds are the limit for this, and then for each pause in the traffic.
+
+        `api_key` is sent where it is not empty.
 
         Raises:
             ConnectFailed: nobody listens there, or what listens refuses or is no WebSocket server.
             ServerTimeout: it took longer than `timeout`.
         """
         with anyio.move_on_after(timeout):
-            return await cls._open(address, timeout, ssl_context)
+            return await cls._open(address, timeout, ssl_context, api_key)
         raise ServerTimeout(f"No connection to {address} within {timeout:g} s.")
 
     @classmethod
-    async def _open(cls, address: ServerAddress, timeout: float, ssl_context: ssl.SSLContext | None) -> WebSocket:
+    async def _open(cls, address: ServerAddress, timeout: float, ssl_context: ssl.SSLContext | None, api_key: str) -> WebSocket:
         try:
             if address.secure:
                 # WebSocket has its own closing handshake, so that TLS's may be missing.
@@ -139,7 +145,8 @@ class WebSocket:
             raise ConnectFailed(f"No connection to {address}: {_reason(error)}.") from error
         websocket = cls(stream, timeout)
         try:
-            hello = websocket._protocol.send(Request(host=address.authority, target=address.path))
+            headers = [(b"Authorization", b"Bearer " + api_key.encode())] if api_key else []
+            hello = websocket._protocol.send(Request(host=address.authority, target=address.path, extra_headers=headers))
             await websocket._write(hello)
             while not websocket._accepted:
                 await websocket._read()
@@ -147,7 +154,8 @@ class WebSocket:
                     raise websocket._lost
         except (ConnectFailed, ConnectionLost, UnexpectedReply, LocalProtocolError) as error:
             await websocket.drop()
-            raise ConnectFailed(f"No connection to {address}: {str(error).rstrip('.')}.") from error
+            status = error.status if isinstance(error, ConnectFailed) else None
+            raise ConnectFailed(f"No connection to {address}: {str(error).rstrip('.')}.", status) from error
         except BaseException:
             await websocket.drop()
             raise
@@ -278,7 +286,7 @@ class WebSocket:
             case AcceptConnection():
                 self._accepted = True
             case RejectConnection(status_code=status):
-                self._lost = ConnectFailed(f"HTTP status {status}")
+                self._lost = ConnectFailed(_REFUSALS.get(status, f"HTTP status {status}"), status)
             case Ping():
                 return self._protocol.send(event.response()) if self._protocol.state is ConnectionState.OPEN else b""
             case Pong(payload=payload):

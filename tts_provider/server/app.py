@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ def build_app(
     metrics: Metrics,
     ready: Callable[[], bool],
     describe: Callable[[], object],
+    origins: Sequence[str] = (),
 ) -> ASGIApp:
     """The application.
 
@@ -42,6 +43,7 @@ def build_app(
         routes: those of the HTTP dialects.
         ready: whether the server can take work.
         describe: what `/v1/info` answers, as anything that msgspec encodes.
+        origins: of the pages from elsewhere that may read answers; ``*`` for all.
     """
 
     async def health(_: Request) -> Response:
@@ -81,7 +83,21 @@ def build_app(
         ],
         exception_handlers={TTSError: tell_error, HTTPException: _tell_http_error, Exception: tell_fault},
     )
-    return _RequestIds(app)  # outermost, so that an answer to a fault has an id too
+    with_ids = _RequestIds(app)  # outermost, so that an answer to a fault has an id too
+    return _for_pages_of(origins, with_ids) if origins else with_ids
+
+
+def _for_pages_of(origins: Sequence[str], app: ASGIApp) -> ASGIApp:
+    """`app` with CORS. Keys are sent by hand and cookies are not used, so credentials are never allowed."""
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=("x-request-id", "x-should-retry", "retry-after", "dg-request-id"),
+    )
 
 
 class _RequestIds:

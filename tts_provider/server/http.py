@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from email.utils import formatdate
 from typing import Final
 
@@ -66,6 +67,8 @@ def error_type(status: int) -> str:
     """The `type` that goes with an HTTP status."""
     if status == 401:
         return "authentication_error"
+    if status == 403:
+        return "permission_error"
     if status == 429:
         return "rate_limit_error"
     return "invalid_request_error" if status < 500 else "server_error"
@@ -92,19 +95,22 @@ async def send_error(
     *,
     head_only: bool = False,
     retry_after_s: int | None = None,
+    code: str | None = None,
+    more_headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Refuse a request that no application has answered, and read on for a moment so that the client sees why.
 
-    Afterwards the connection can only be closed. `head_only`: the request is a HEAD.
+    Afterwards the connection can only be closed. `head_only`: the request is a HEAD. `code`: as in `tts_provider.errors`.
     """
     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
         return
-    body = msgspec.json.encode(ErrorBody(HttpError(message, error_type(status))))
+    body = msgspec.json.encode(ErrorBody(HttpError(message, error_type(status), code=code)))
     headers = [
         *common_headers(),
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *more_headers,
     ]
     if retry_after_s is not None:
         headers.append((b"retry-after", str(retry_after_s).encode()))

@@ -42,8 +42,10 @@ log = structlog.get_logger(__name__)
 class HttpBridge:
     """Answers HTTP requests with `app`."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, scheme: str = "http") -> None:
+        """`scheme`: as in the URLs that lead here, for redirects."""
         self.app = app
+        self.scheme = scheme
         self.max_body_bytes = max_body_bytes
         self.draining = False
         """Whether connections close after the response that they are waiting for."""
@@ -223,7 +225,7 @@ class _Exchange:
             "asgi": {"version": "3.0", "spec_version": "2.4"},  # from 2.4 on nobody has to listen for a disconnect
             "http_version": self._request.http_version.decode("ascii"),
             "method": self._request.method.decode("ascii"),
-            "scheme": "http",
+            "scheme": self._bridge.scheme,
             "path": unquote(path.decode("ascii")),
             "raw_path": path,
             "query_string": query,

@@ -17,6 +17,7 @@ from tts_provider import __version__
 from tts_provider.engines.base import Engine
 from tts_provider.engines.catalog import Catalog, Entry
 from tts_provider.errors import TTSError
+from tts_provider.server.access import Access, is_loopback
 from tts_provider.server.app import build_app
 from tts_provider.server.dialects.deepgram import PATH as DEEPGRAM_PATH
 from tts_provider.server.dialects.deepgram import DeepgramDialect, deepgram_routes
@@ -28,13 +29,12 @@ from tts_provider.server.listener import BACKLOG, Connection, Listener, Serve
 from tts_provider.server.metrics import EngineReading, Reading
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import Sessions
+from tts_provider.server.tls import tls_context
 from tts_provider.settings import Settings, SettingsError
 
 __all__ = ["ServerAddress", "engine_entries", "serve"]
 
 log = structlog.get_logger(__name__)
-
-LOOPBACK = ("127.", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +161,12 @@ async def serve(
     Raises:
         OSError: the address cannot be listened on.
         UnknownModel: the default engine, or one to preload or to fall back on, does not exist.
-        SettingsError: ``openai_voices`` makes no sense, or ``wyoming_port`` is set and the package is missing.
+        SettingsError: ``openai_voices``, a key, an origin or a certificate makes no sense, or ``wyoming_port`` is set and the
+            package is missing.
     """
+    access = Access.from_settings(settings)
+    tls = tls_context(settings)
+    settings = replace(settings, api_keys=())  # from here on nobody can tell them
     catalog = Catalog(
         engine_entries(settings) if entries is None else entries,
         default=settings.default_model,
@@ -189,8 +193,12 @@ async def serve(
         metrics=service.metrics,
         ready=lambda: preloaded.is_set() and service.ready,
         describe=lambda: describe_server(service),
+        origins=access.origins,
     )
-    listener = Listener(settings, session, HttpBridge(app, max_body_bytes=settings.max_message_bytes), service.turns_away)
+    http = HttpBridge(app, max_body_bytes=settings.max_message_bytes, scheme="http" if tls is None else "https")
+    listener = Listener(
+        settings, session, http, access=access, told=service.metrics.told, tls=tls, turns_away=service.turns_away
+    )
     wyoming = _wyoming(service, sessions) if settings.wyoming_port else None
     service.metrics.read_with(lambda: _reading(listener, service))
     async with trio.open_nursery() as nursery:
@@ -205,8 +213,15 @@ async def serve(
             wyoming_sockets = await trio.open_tcp_listeners(settings.wyoming_port, host=settings.host, backlog=BACKLOG)
             address = replace(address, wyoming_port=settings.wyoming_port)
             log.info("wyoming.listening", host=address.host, port=address.wyoming_port)
-        _warn_if_open(settings)
-        log.info("server.listening", host=address.host, port=address.port, version=__version__)
+        _warn_if_open(settings, access)
+        log.info(
+            "server.listening",
+            host=address.host,
+            port=address.port,
+            version=__version__,
+            tls=tls is not None,
+            keys=access.key_count,
+        )
         nursery.start_soon(_preload, catalog, preload, preloaded)
         nursery.start_soon(service.metrics.watch_loop)
         nursery.start_soon(service.admission.run)
@@ -271,12 +286,21 @@ async def _preload(catalog: Catalog, names: list[str], done: trio.Event) -> None
     done.set()
 
 
-def _warn_if_open(settings: Settings) -> None:
-    if not settings.host.startswith(LOOPBACK):
+def _warn_if_open(settings: Settings, access: Access) -> None:
+    if is_loopback(settings.host):
+        return
+    if not access.key_count:
         log.warning(
             "server.open",
             host=settings.host,
-            hint="Everybody who reaches this address may use the server: it asks for no key. Put it behind a proxy that does.",
+            hint="Everybody who reaches this address may use the server, as it asks for no key. Set TTS_API_KEYS.",
+        )
+    elif settings.wyoming_port:
+        log.warning(
+            "wyoming.open",
+            host=settings.host,
+            port=settings.wyoming_port,
+            hint="Wyoming knows no keys: everybody who reaches this port may use the server. Let a firewall choose who does.",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,9 +19,12 @@ import h11
 import structlog
 import trio
 
+from tts_provider.errors import TTSError
+from tts_provider.server.access import Access, choose_subprotocol
 from tts_provider.server.http import send_error
 from tts_provider.server.http_bridge import HttpBridge
 from tts_provider.server.streams import GuardedStream
+from tts_provider.server.tls import shake_hands
 from tts_provider.server.websocket import Closed
 from tts_provider.settings import Settings
 
@@ -48,6 +52,11 @@ class Connection:
     headers: list[tuple[bytes, bytes]]
     """Names in lower case; ASCII only."""
 
+    @property
+    def subprotocol(self) -> str | None:
+        """The one to accept with."""
+        return choose_subprotocol(self.headers)
+
 
 @dataclass(slots=True)
 class Listener:
@@ -58,6 +67,12 @@ class Listener:
     """Serves one WebSocket connection until it ends. It may raise anything."""
     http: HttpBridge
     """Answers everything else."""
+    access: Access = field(default_factory=Access)
+    """Whom both are for."""
+    told: Callable[[TTSError], None] = lambda _: None
+    """Hears of each error that a client is told of."""
+    tls: ssl.SSLContext | None = None
+    """What the port speaks TLS with; None for a plain one."""
     turns_away: Callable[[], float | None] = lambda: None
     """Seconds until a WebSocket that is asked for now could be of use; None when it can be at once."""
     connections: int = 0
@@ -72,7 +87,7 @@ class Listener:
 
     async def run(self, listeners: list[trio.SocketListener], handler_nursery: trio.Nursery) -> None:
         """Accept until cancelled; connections live in `handler_nursery` and go on then."""
-        await trio.serve_listeners(partial(self._handle, self._serve), listeners, handler_nursery=handler_nursery)
+        await trio.serve_listeners(partial(self._handle, self._serve, self.tls), listeners, handler_nursery=handler_nursery)
 
     async def run_other(self, listeners: list[trio.SocketListener], serve: Serve, handler_nursery: trio.Nursery) -> None:
         """The same for another protocol on a port of its own, behind the same barrier and within the same limit."""
@@ -83,15 +98,17 @@ class Listener:
             else:
                 await serve(stream)
 
-        await trio.serve_listeners(partial(self._handle, within_limit), listeners, handler_nursery=handler_nursery)
+        await trio.serve_listeners(partial(self._handle, within_limit, None), listeners, handler_nursery=handler_nursery)
 
-    async def _handle(self, serve: Serve, socket: trio.SocketStream) -> None:
+    async def _handle(self, serve: Serve, tls: ssl.SSLContext | None, socket: trio.SocketStream) -> None:
         """The barrier: nothing but cancellation gets past it, and the socket is closed whatever happens."""
         self.connections += 1
-        stream = GuardedStream(socket, self.settings.send_stall_s)
+        secured = None if tls is None else trio.SSLStream(socket, tls, server_side=True, https_compatible=True)
+        stream = GuardedStream(secured or socket, self.settings.send_stall_s)
         try:
             with structlog.contextvars.bound_contextvars(connection=next(self._ids)):
-                await serve(stream)
+                if secured is None or await shake_hands(secured, self.settings.handshake_s):
+                    await serve(stream)
         except* (Closed, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass  # the client went away, in one of its many ways
         except* Exception:
@@ -120,7 +137,13 @@ class Listener:
             await send_error(stream, connection, 503, "Too many connections.", head_only=head_only, retry_after_s=1)
             return None
         while request is not None:
-            if _asks_for_websocket(request):
+            websocket = _asks_for_websocket(request)
+            try:
+                self.access.check(request, websocket=websocket)
+            except TTSError as error:
+                await self._refuse(stream, connection, request, error)
+                return None
+            if websocket:
                 if (wait_s := self.turns_away()) is not None:
                     self.turned_away += 1
                     message = "Every engine is taken, and every queue is full."
@@ -132,6 +155,18 @@ class Listener:
                 return None
             request = await self._next_request(stream, connection, KEEP_ALIVE_S)
         return None
+
+    async def _refuse(self, stream: GuardedStream, connection: h11.Connection, request: h11.Request, error: TTSError) -> None:
+        self.told(error)
+        await send_error(
+            stream,
+            connection,
+            error.http_status,
+            error.message,
+            head_only=request.method == b"HEAD",
+            code=error.code,
+            more_headers=self.access.refusal_headers(request, error),
+        )
 
     async def _next_request(self, stream: GuardedStream, connection: h11.Connection, idle_s: float) -> h11.Request | None:
         """The next request's head, or None if none came in time or it was no good, which was answered then.

@@ -150,6 +150,8 @@ class Meter:
     byte_count: Counter
     seconds: Counter
     underruns: Counter
+    first_audio_at: float | None = None
+    """When the first audio was there; None before."""
     _playing_since: float | None = None
     """When playing began, moved on by each underrun and by the time that the client took; None before the first audio."""
     _played_s: float = 0.0
@@ -157,10 +159,15 @@ class Meter:
     _counted_s: float = 0.0
     _uncounted_bytes: int = 0
 
+    @property
+    def audio_s(self) -> float:
+        """Seconds of audio that the client took."""
+        return self._played_s
+
     def audio_made(self, now: float) -> None:
         """Audio is about to be delivered."""
         if self._playing_since is None:
-            self._playing_since = now
+            self._playing_since = self.first_audio_at = now
             self.first_audio.observe(now - self.received_at)
         elif (late_s := now - self._playing_since - self._played_s) > 0:
             self.underruns.inc()

@@ -19,6 +19,7 @@ from tts_provider.server.admitted import AdmittedEngine
 from tts_provider.server.failover import Chains, FallbackSpeech, Speech
 from tts_provider.server.health import Health
 from tts_provider.server.metrics import MeasuredUtterance, Metrics
+from tts_provider.server.request_log import TracedText, log_request
 from tts_provider.server.voices import Voices
 from tts_provider.settings import Settings
 from tts_provider.streaming.containers import check_format
@@ -89,7 +90,7 @@ class SpeechService:
             EmptyText: `text` holds nothing that can be spoken.
             TextTooLong: `text` is longer than one request may be.
         """
-        source = TextSource(self.settings.max_text_chars)
+        source = TracedText(self.settings.max_text_chars, keep=self.settings.log_text)
         if text is not None:
             self._check(text)
             source.append(text)
@@ -186,9 +187,14 @@ class SpeechService:
         told: tuple[str, ...],
     ) -> AsyncIterator[Utterance]:
         """The utterance on one engine, with the warnings `told` before the engine's own."""
-        with self.health.watch(entry.name) as watched, self.metrics.request(entry.name, received_at) as meter:
+        with (
+            self.health.watch(entry.name) as watched,
+            self.metrics.request(entry.name, received_at) as meter,
+            log_request(text, meter, engine=entry.name) as line,
+        ):
             async with self.catalog.use(entry.name, on_load) as engine:
                 choice = engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
+                line["voice"] = choice.voice.id
                 extra = {name: parameters.extra[name] for name in engine.capabilities.options & parameters.extra.keys()}
                 warnings = [*told, *choice.warnings, *_warnings(parameters, engine)]
                 watched.utterance = MeasuredUtterance(

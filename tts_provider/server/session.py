@@ -186,7 +186,11 @@ class Sessions:
             websocket: WebSocket | None = None
             with trio.move_on_after(settings.handshake_s):
                 websocket = await WebSocket.accept(
-                    nursery, connection.stream, max_message_bytes=settings.max_message_bytes, headers=headers
+                    nursery,
+                    connection.stream,
+                    max_message_bytes=settings.max_message_bytes,
+                    subprotocol=connection.subprotocol,
+                    headers=headers,
                 )
             if websocket is not None:
                 await self._run(nursery, websocket, dialect)
