@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.conftest import RunningServer, StartServer
 from tests.fake_engine import FakeEngine
 from tests.server.waiting import until
+from tts_provider.server.request_log import HASH_BYTES
 
 TEXT = "A secret that nobody shall read."
 
@@ -74,6 +76,7 @@ async def test_all_dialects_pass_there(start_server: StartServer) -> None:
     hashes = [line["text_hash"] for line in lines]
     assert hashes[0] == hashes[2] == hashes[3]
     assert hashes[0] != hashes[1]
+    assert hashes[0] != hashlib.blake2b(TEXT.encode(), digest_size=HASH_BYTES).hexdigest()  # anybody could try texts out
     assert lines[2]["request"] == answer.headers["x-request-id"]
     assert "secret" not in json.dumps(logs)
 
