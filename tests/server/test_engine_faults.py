@@ -20,6 +20,7 @@ from tests.fake_engine import AMPLITUDE, FakeEngine, entry
 from tests.server.waiting import until
 from tests.slot_engine import SlotEngine
 from tts_provider.engines.base import Capabilities
+from tts_provider.engines.breaker import FIRST_COOL_DOWN_S
 from tts_provider.engines.catalog import Entry
 from tts_provider.engines.codec_lm.scheduler import STUCK_S
 from tts_provider.streaming.utterance import FIRST_AUDIO_S
@@ -175,7 +176,7 @@ async def test_83_a_step_that_is_stuck(start_server: StartServer, autojump_clock
             assert await status(server) == 503
             assert await status(server, "/health") == 200
             engine.model.free.set()
-            await trio.sleep(200)  # a probe comes once a minute at least
+            await trio.sleep(FIRST_COOL_DOWN_S + 2)  # the first probe
             assert await status(server) == 200
             await client.legacy({"text": "Fine."})
         assert engine.model.loads == 1

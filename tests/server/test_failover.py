@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 
 from tests.conftest import Json, StartServer, Wire, audio_of, replies_of
 from tests.fake_engine import VOICES, FakeEngine, entry, tone_frequency
+from tts_provider.client import Sentence, TTSClient
 from tts_provider.engines.base import Capabilities, Voice, VoiceChoice, VoiceRequest
 from tts_provider.engines.languages import unsupported
 from tts_provider.errors import Overloaded, UnknownModel
@@ -277,6 +279,22 @@ async def test_options_of_one_engine_do_not_reach_another(start_server: StartSer
 
 
 # --- Other dialects, and the rest ---
+
+
+async def test_the_client_of_this_project_reads_who_speaks(start_server: StartServer) -> None:
+    """Also for a text that is still being written, where the server's first answer comes with the first sound."""
+
+    async def tokens() -> AsyncIterator[str]:
+        for token in ("Hello ", "there. ", "How are you?"):
+            await trio.lowlevel.checkpoint()
+            yield token
+
+    second = spare()
+    server = await start_server(broken(), second, fallback=("spare",))
+    async with TTSClient(server.address.host, server.address.port) as client, client.speak_text_stream(tokens()) as speech:
+        sentences = [item.text async for item in speech if isinstance(item, Sentence)]
+    assert (speech.streaming.model, speech.streaming.engine_used) == ("fake", "spare")
+    assert sentences == ["Hello there.", "How are you?"]
 
 
 @pytest.mark.parametrize(("path", "body"), [("/v1/audio/speech", {"input": "Hello there."}), ("/v1/speak", {"text": "Hi."})])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.streaming.texts import unhurried
 from tts_provider.errors import TextTooLong
 from tts_provider.streaming.chunker import Chunker
 from tts_provider.streaming.text import PieceReader, TextSource
@@ -32,6 +33,7 @@ def read_all(source: TextSource) -> str:
     return text
 
 
+@unhurried
 @given(st.lists(st.one_of(st.text(max_size=5000), st.none()), max_size=8), st.integers(0, 12))
 def test_a_second_reader_reads_the_same(parts: list[str | None], taken: int) -> None:
     """However much the first had read, slices of long texts and flushes included."""
