@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, wrap_client_stream
 
@@ -15,6 +17,7 @@ from tests.conftest import Json, RunningServer, StartServer, Wire, audio_of
 from tests.fake_engine import FakeEngine
 from tests.server.waiting import until
 from tts_provider import __version__
+from tts_provider.engines.base import Session
 from tts_provider.streaming.g711 import to_alaw, to_mulaw
 
 TEXT = "Hello there, world."
@@ -22,8 +25,11 @@ LIVEKIT = "encoding=linear16&model=aura-2-andromeda-en&sample_rate=24000&mip_opt
 PIPECAT = "model=aura-2-helena-en&encoding=linear16&sample_rate=24000"
 OURS = "model=fake&encoding=linear16&sample_rate=24000"
 LONG = "This sentence goes on. " * 200
-STOPPED_S = 0.06
-"""An engine stops within 50 ms, and a little for the sockets."""
+STOPPED_S = 0.05
+BLOCK_S = 0.02
+"""Between two blocks of a slow engine: a clock that jumps once on its way, on a machine that is busy, is still in time."""
+NO_JUMP_S = 0.1
+"""Real seconds without any work before the clock jumps: what is on its way arrives sooner."""
 
 Messages = list[Json | bytes]
 
@@ -204,7 +210,7 @@ async def test_keep_alive_keeps_an_idle_connection(start_server: StartServer, au
 
 async def test_clear_stops_the_engine_and_nothing_follows(start_server: StartServer, autojump_clock: MockClock) -> None:
     """Within 50 ms, with segments waiting; after Cleared comes nothing of them, not even their Flushed."""
-    engine = FakeEngine(block_delay_s=0.05)
+    engine = FakeEngine(block_delay_s=BLOCK_S)
     server = await start_server(engine)
     async with connect(server) as client:
         await client.reply()
@@ -213,9 +219,9 @@ async def test_clear_stops_the_engine_and_nothing_follows(start_server: StartSer
         await say(client, "Another. ")
         await client.send({"type": "Flush"})
         assert isinstance(await client.receive(), bytes)
-        autojump_clock.autojump_threshold = 0.01
-        await client.send({"type": "Clear"})
+        autojump_clock.autojump_threshold = NO_JUMP_S
         sent_at = trio.current_time()
+        await client.send({"type": "Clear"})
         await until_type(client, "Cleared")
         assert (engine.saying, engine.sessions) == (0, 0)
         assert engine.stopped_at - sent_at < STOPPED_S
@@ -247,14 +253,14 @@ async def test_each_clear_is_answered(start_server: StartServer) -> None:
 
 
 async def test_a_client_that_leaves_stops_the_engine(start_server: StartServer, autojump_clock: MockClock) -> None:
-    engine = FakeEngine(block_delay_s=0.05)
+    engine = FakeEngine(block_delay_s=BLOCK_S)
     server = await start_server(engine)
     async with connect(server) as client:
         await client.reply()
         await say(client, LONG)
         await client.send({"type": "Flush"})
         assert isinstance(await client.receive(), bytes)
-        autojump_clock.autojump_threshold = 0.01
+        autojump_clock.autojump_threshold = NO_JUMP_S
         left_at = trio.current_time()
         await client.drop()
         await until(lambda: engine.saying == 0)
@@ -383,6 +389,58 @@ async def test_too_many_flushes_end_the_connection(start_server: StartServer) ->
         await say(client, "stuck")
         for _ in range(5):
             await client.send({"type": "Flush"})
+        error, code = await close_code(client)
+    assert error is not None
+    assert (error["code"], code) == ("BUSY", 1008)
+
+
+async def test_the_handshake_names_the_request(start_server: StartServer) -> None:
+    """In the header by which Deepgram's support is asked, as in its Metadata."""
+    server = await start_server(FakeEngine())
+    async with connect(server) as client:
+        headers = dict(client.websocket.handshake_headers)
+        assert headers[b"dg-request-id"].decode() == (await client.reply())["request_id"]
+
+
+async def test_a_closing_client_may_still_clear(start_server: StartServer) -> None:
+    """Whatever else it says is passed over."""
+    engine = FakeEngine(faults={"stuck": "hang"})
+    server = await start_server(engine)
+    async with connect(server) as client:
+        await client.reply()
+        await say(client, "stuck")
+        await client.send({"type": "Close"})
+        await until(lambda: engine.saying == 1)
+        await say(client, "Late.")
+        await client.send({"type": "Flush"})
+        await client.send({"type": "Clear"})
+        assert await close_code(client) == ({"type": "Cleared", "sequence_id": 0}, 1000)
+    assert engine.said == ["stuck"]
+
+
+async def test_a_client_that_clears_faster_than_an_engine_stops_is_dropped(start_server: StartServer) -> None:
+    class Reluctant(FakeEngine):
+        @asynccontextmanager
+        async def session(self, *args: Any) -> AsyncIterator[Session]:
+            async with super().session(*args) as session:
+                try:
+                    yield session
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await stopped.wait()
+
+    stopped = trio.Event()
+    engine = Reluctant(faults={"stuck": "hang"})
+    server = await start_server(engine, max_queued_requests=2)
+    async with connect(server) as client:
+        await client.reply()
+        await say(client, "stuck")
+        await client.send({"type": "Flush"})
+        await until(lambda: engine.saying == 1)
+        for _ in range(4):
+            await client.send({"type": "Clear"})
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        stopped.set()
         error, code = await close_code(client)
     assert error is not None
     assert (error["code"], code) == ("BUSY", 1008)

@@ -416,13 +416,15 @@ async def test_a_flood_of_requests_is_refused(start_server: StartServer) -> None
 
 
 @pytest.mark.parametrize("type", ["synthesize", "synthesize-start"])
-async def test_a_client_that_leaves_stops_the_engine(start_server: StartServer, type: str) -> None:
-    engine = FakeEngine(block_delay_s=0.01)
+async def test_a_client_that_leaves_stops_the_engine(start_server: StartServer, autojump_clock: MockClock, type: str) -> None:
+    """Within 50 ms."""
+    engine = FakeEngine(block_delay_s=0.02)
     server = await start_server(engine)
     stream = await open_raw(server)
     await stream.send_all(line(type, {"text": LONG}) + line("synthesize-chunk", {"text": LONG}))
     while engine.blocks < 5:
         await stream.receive_some()
+    autojump_clock.autojump_threshold = 0.1  # that the client has gone is seen before time moves on
     left_at = trio.current_time()
     await trio.aclose_forcefully(stream)
     await until(lambda: not engine.sessions)

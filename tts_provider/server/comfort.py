@@ -25,7 +25,7 @@ class Patience:
         self._after_s = after_s
         self._remind = remind
         self.since = trio.current_time()
-        """When the client last heard something, or began to wait, on Trio's clock."""
+        """When the client last heard something, or began to wait, on Trio's clock; later when it has yet to hear things."""
 
     def restart(self) -> None:
         """Note that the client hears something, or begins to wait."""
@@ -51,9 +51,8 @@ async def comforted(send: Send, sample_rate: int, after_s: float) -> AsyncIterat
     spoken = 0
 
     async def put(samples: bytes) -> None:
-        heard_at = max(patience.since, trio.current_time())
         await send(samples)
-        patience.since = heard_at + len(samples) / (SAMPLE_BYTES * sample_rate)
+        patience.since = max(patience.since, trio.current_time()) + len(samples) / (SAMPLE_BYTES * sample_rate)
 
     async def speak(samples: bytes) -> None:
         nonlocal spoken
@@ -64,8 +63,10 @@ async def comforted(send: Send, sample_rate: int, after_s: float) -> AsyncIterat
     async def keep_company() -> None:
         before = spoken
         silence = bytes(SAMPLE_BYTES * round(SILENCE_S * sample_rate))
-        while spoken == before:
+        while True:
             async with sending:
+                if spoken != before or trio.current_time() < patience.since:  # speech came meanwhile
+                    return
                 await put(silence)
             await trio.sleep_until(patience.since)
 

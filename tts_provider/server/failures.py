@@ -35,6 +35,9 @@ def faults_as_errors() -> Iterator[None]:
                 raise leaf from error
         log.exception("request.fault")
         raise InternalError("Something went wrong in the server.") from error
+    except BaseExceptionGroup as group:  # cancelled as well: whoever cancelled it decides what the client is told
+        _, rest = group.split(TTSError)
+        raise rest or group from None
 
 
 def _leaves(error: Exception) -> list[Exception]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -76,7 +76,7 @@ class Session:
         self._active_at = trio.current_time()
         return message
 
-    async def converse(self, obey: Callable[[str | bytes], None], *beside: Callable[[], Awaitable[None]]) -> NoReturn:
+    async def converse(self, obey: Callable[[str | bytes], None], *beside: Callable[[], Awaitable[None]]) -> None:
         """Give each message to `obey`, for ever, so that a disconnect or a cancel is seen at once; meanwhile run `beside`.
 
         Raises:
@@ -89,7 +89,6 @@ class Session:
                     nursery.start_soon(task)
                 while True:
                     obey(await self.receive())
-        raise AssertionError("unreachable")
 
     def request_begins(self) -> None:
         """Count a request: until it ends the session is not idle, and a drain waits for it."""

@@ -130,19 +130,19 @@ class Voices:
     async def settle(self, name: str, parameters: SpeechParameters) -> tuple[SpeechParameters, str | None]:
         """`parameters` with a voice that there is, and a sentence for the client where that is another than `name` meant.
 
-        A bare name that the default engine has no voice of may be one of another service, and becomes the engine's default
+        A bare name that means nothing to the default engine may be one of another service, and becomes that engine's default
         voice. The engine is loaded to find that out. A voice named with its engine is what the client means.
 
         Raises:
             EngineUnavailable: the engine cannot be loaded.
         """
-        if parameters.voice != name:
+        if ":" in name or (parameters.voice is None and parameters.speaker == 0):
             return parameters, None
         async with self._catalog.use(self._catalog.find(parameters.model).name) as engine:
             try:
-                engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, name))
+                engine.resolve(VoiceRequest(parameters.lang, parameters.speaker, parameters.voice))
             except UnknownSpeaker:
-                return replace(parameters, voice=None), substitution(name, engine.name)
+                return replace(parameters, voice=None, speaker=0), substitution(name, engine.name)
         return parameters, None
 
 
