@@ -19,7 +19,7 @@ from _pytest.mark import ParameterSet
 
 from tests.conftest import Json, RunningServer, Wire
 
-__all__ = ["HANDSHAKE", "RESET", "Raw", "assert_clean", "assert_serves", "exchange", "raw_client", "refused", "row"]
+__all__ = ["HANDSHAKE", "RESET", "Raw", "assert_clean", "assert_serves", "exchange", "masked", "raw_client", "refused", "row"]
 
 LEAKS = re.compile(r"Traceback|File \"|\.py\b|site-packages|/etc/|/usr/|/root|/home|/tmp|/var|\bline \d|0x[0-9a-f]{8}|canary")
 """Signs of the server's insides in an answer; `canary` is what tests use for a secret."""

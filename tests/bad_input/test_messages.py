@@ -7,7 +7,7 @@ from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
 from tests.bad_input.rows import BINARY, TEXT, assert_clean, assert_serves, raw_client, refused, row
-from tests.conftest import StartServer, replies_of
+from tests.conftest import Json, StartServer, replies_of
 from tests.fake_engine import FakeEngine
 
 
@@ -83,7 +83,7 @@ async def test_row_13_of_40_requests_at_once_33_are_taken(start_server: StartSer
     async with server.connect() as client:
         for number in range(40):
             await client.send({"text": "Hi.", "stream": True, "final_wav": False, "request_id": str(number)})
-        messages = []
+        messages: list[Json | bytes] = []
         while len(replies_of(messages, "success")) < 33:
             messages += await client.until("success")
         await client.legacy({"text": "Hi."})

@@ -6,6 +6,7 @@ trio-websocket 0.12.2 is used through `wrap_server_stream` only, with these of i
 * A cancelled send leaves half a frame. `GuardedStream` gives the connection up then.
 * Closing waits for the peer without limit, and burns its whole limit if the connection's nursery is cancelled. So `close` has a
   deadline, and the caller cancels the session inside the nursery, never the nursery.
+* A ping that comes while we close makes its reader raise `SpokeWhileClosing`. The listener takes that for what it is: no fault.
 * A ping is never woken when the connection closes. So `keep_alive` runs in the session's scope.
 """
 
@@ -15,10 +16,11 @@ from contextlib import suppress
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
+from wsproto.utilities import LocalProtocolError as SpokeWhileClosing
 
 from tts_provider.server.streams import GuardedStream
 
-__all__ = ["Closed", "WebSocket"]
+__all__ = ["Closed", "SpokeWhileClosing", "WebSocket"]
 
 RECEIVE_BYTES = 65_536
 """Per read; the library's 4 KiB cost three times the CPU on large messages."""
