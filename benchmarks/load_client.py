@@ -142,9 +142,7 @@ class Listening:
     errors: list[str] = field(default_factory=list)
 
 
-def listen(
-    listeners: list[Listener], seconds: float, lead_s: float, at: list[tuple[float, Callable[[], None]]]
-) -> Listening:
+def listen(listeners: list[Listener], seconds: float, lead_s: float, at: list[tuple[float, Callable[[], None]]]) -> Listening:
     """Have each of `listeners` hear a stream of so many seconds, their blocks spread evenly over `BLOCK_S`.
 
     Args:

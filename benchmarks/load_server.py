@@ -137,7 +137,7 @@ async def serve_bare() -> None:
     gc.set_threshold(50_000, 20, 100)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_with_sigterm, nursery.cancel_scope)
-        await serve_websocket(handle, "127.0.0.1", 0, None, task_status=Started())
+        await serve_websocket(handle, "127.0.0.1", 0, None, task_status=Started())  # type: ignore[arg-type]
 
 
 async def _end_with_sigterm(scope: trio.CancelScope) -> None:
