@@ -188,6 +188,10 @@ async def _soak(port: int, process: psutil.Process, seconds: float, clients: int
             nursery.start_soon(again, lambda one=one: one)
         for number in range(hostile):
             nursery.start_soon(be_hostile, list(HOSTILE)[number:] + list(HOSTILE)[:number])
+    async with trio.open_nursery() as nursery:
+        for kind, client in (GOOD | HOSTILE).items():
+            if not mixed.done[kind]:  # a soak so short that its turn did not come
+                nursery.start_soon(one_round, kind, client, port, mixed)
     with trio.move_on_after(BACK_S):
         report.after = _usage(process)
         while _more(report.after, before):

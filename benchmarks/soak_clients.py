@@ -7,7 +7,7 @@ import random
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -259,14 +259,14 @@ async def wrong_json(port: int, seen: Seen) -> None:
                 seen.errors[str(failed)] += 1
 
 
-GOOD: Final[Mapping[str, Client]] = {
+GOOD: Final[dict[str, Client]] = {
     "legacy": legacy,
     "streaming": streaming,
     "multiplexed": multiplexed,
     "cancelling": cancelling,
     "openai": openai,
 }
-HOSTILE: Final[Mapping[str, Client]] = {
+HOSTILE: Final[dict[str, Client]] = {
     "reset while speaking": reset_while_speaking,
     "reset after handshake": reset_after_handshake,
     "garbage": garbage,

@@ -130,7 +130,7 @@ async def test_row_19_5000_characters_without_a_stop_are_cut_hard(start_server: 
     engine = FakeEngine()
     server = await start_server(engine)
     async with server.connect() as client:
-        await client.send({"text": text, "stream": True, "final_wav": False, "sample_rate": 8_000})
+        await client.send({"text": text, "stream": True, "final_wav": False, "sample_rate": 8_000, "speed": 4})
         await client.until("success")
     assert "".join(engine.said) == text
     assert max(map(len, engine.said)) <= engine.capabilities.max_chunk_weight
