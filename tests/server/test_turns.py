@@ -31,8 +31,8 @@ class Transport:
         await self.reading.wait()
         self.told += messages
 
-    async def keep_alive(self, interval_s: float, timeout_s: float) -> None:
-        await trio.sleep_forever()
+    async def answers_ping(self, timeout_s: float) -> bool:
+        return True
 
     async def close(self, code: int, reason: str, timeout_s: float) -> None:
         self.closed = (code, reason)

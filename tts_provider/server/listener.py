@@ -25,7 +25,7 @@ from tts_provider.server.http import send_error
 from tts_provider.server.http_bridge import HttpBridge
 from tts_provider.server.streams import GuardedStream
 from tts_provider.server.tls import shake_hands
-from tts_provider.server.websocket import Closed
+from tts_provider.server.websocket import Closed, SpokeWhileClosing
 from tts_provider.settings import Settings
 
 __all__ = ["Connection", "Listener", "Serve"]
@@ -111,6 +111,8 @@ class Listener:
                     await serve(stream)
         except* (Closed, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass  # the client went away, in one of its many ways
+        except* SpokeWhileClosing:
+            log.debug("connection.spoke_while_closing")
         except* Exception:
             self.faults += 1
             log.exception("connection.fault")
@@ -199,6 +201,9 @@ class Listener:
             if event is h11.NEED_DATA:
                 connection.receive_data(bytes(await stream.receive_some(READ_BYTES)))
             elif isinstance(event, h11.Request):
+                if not event.http_version.startswith(b"1."):  # the first line of HTTP/2 looks like a request
+                    await send_error(stream, connection, 400, "This server speaks HTTP/1.1.")
+                    return None
                 if _is_ascii(event):
                     return event
                 await send_error(stream, connection, 400, "Headers must be ASCII.", head_only=event.method == b"HEAD")

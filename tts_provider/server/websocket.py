@@ -8,6 +8,7 @@ trio-websocket 0.12.2 is used through `wrap_server_stream` only, with these of i
   deadline, and the caller cancels the session inside the nursery, never the nursery.
 * A message costs it 35 microseconds, most of them in locks and copies. So messages are framed here, and many go in one write;
   it writes only control frames, whole ones, through the same stream.
+* A ping that comes while we close makes its reader raise `SpokeWhileClosing`. The listener takes that for what it is: no fault.
 * A ping is never woken when the connection closes. So `answers_ping` is called in the session's scope.
 """
 
@@ -19,10 +20,11 @@ from contextlib import suppress
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
+from wsproto.utilities import LocalProtocolError as SpokeWhileClosing
 
 from tts_provider.server.streams import GuardedStream
 
-__all__ = ["Closed", "WebSocket"]
+__all__ = ["Closed", "SpokeWhileClosing", "WebSocket"]
 
 RECEIVE_BYTES = 65_536
 """Per read; the library's 4 KiB cost three times the CPU on large messages."""

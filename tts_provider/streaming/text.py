@@ -8,6 +8,7 @@ piece = await reader.next()                                                # the
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,10 @@ text: about 0.3 ms."""
 
 QUIET_S: Final = 0.4
 """A finished sentence whose look-ahead does not come is spoken after so long. Language models pause less between tokens."""
+
+_NOT_TEXT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
+"""Controls but for tabs and line ends, and what is no character. A NUL ends a text for a library in C: the rest of the sentence
+would be lost without a word."""
 
 _SENTENCE_ENDS: Final = tuple('.!?…。！？।؟۔"”’)')
 
@@ -65,7 +70,7 @@ class TextSource:
         """Why the text cannot be spoken; set by `fail`."""
 
     def append(self, text: str) -> None:
-        """Add text.
+        """Add text; each control character becomes a space, so that offsets stay what they are for the client.
 
         Raises:
             TextTooLong: more text waits to be spoken than one request may have.
@@ -80,7 +85,7 @@ class TextSource:
         if text:
             self.speakable = self.speakable or is_speakable(text)
             self._pending += len(text)
-            self._parts.append(text)
+            self._parts.append(_NOT_TEXT.sub(" ", text))
             self._notify()
 
     def flush(self) -> None:

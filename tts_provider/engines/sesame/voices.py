@@ -87,8 +87,10 @@ def find_voices(folder: Path | None) -> dict[str, SesameVoice]:
         return found
     if not folder.is_dir():
         raise EngineUnavailable("TTS_SESAME_VOICES does not name a folder. Put NAME.wav and NAME.txt for each voice into one.")
+    base = folder.resolve()
     for recording in sorted(folder.iterdir()):
-        if recording.suffix.lower() in _SUFFIXES:
+        # A link that leads out of the folder is nobody.
+        if recording.suffix.lower() in _SUFFIXES and recording.resolve().is_relative_to(base):
             transcript = _transcript(recording)
             found[recording.stem] = _voice(recording.stem, transcript, recording)
     return found

@@ -1,0 +1,165 @@
+"""The servers under load: ours with an engine that speaks at the pace of speech, and the least that trio-websocket can do.
+
+    python -m benchmarks.load_server speech|bare [--profile FILE]     prints its port, serves until SIGTERM
+
+A client names the moment at which its stream begins, on CLOCK_MONOTONIC, which all processes of a machine share; block n comes
+`BLOCK_S` x n later, from either server. So whoever receives a frame knows how late it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import gc
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import trio
+from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
+
+from tts_provider.engines.base import (
+    Capabilities,
+    ProgressReport,
+    QueueReport,
+    Session,
+    Sink,
+    SpeechChunk,
+    SpeechOptions,
+    Voice,
+    VoiceChoice,
+    VoiceRequest,
+)
+from tts_provider.engines.catalog import Entry
+from tts_provider.logs import configure_logging
+from tts_provider.server.lifecycle import ServerAddress, serve
+from tts_provider.settings import Settings
+
+__all__ = ["BLOCK_S", "FRAME_BYTES", "SAMPLE_RATE"]
+
+SAMPLE_RATE: Final = 24_000
+BLOCK_S: Final = 0.1
+FRAME_BYTES: Final = 4_800
+"""Of a block, as the clients get it."""
+VOICE: Final = Voice("tone", "Tone", "en-US")
+LIMITS: Final = ("max_connections", "max_connections_per_address")
+"""Settings that would turn clients of one machine away; those that there are."""
+MANY: Final = 100_000
+
+
+def _tone() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """One block of 440 Hz: a whole number of periods, so that blocks join."""
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(SAMPLE_RATE * BLOCK_S) / SAMPLE_RATE)).astype(np.float32)
+
+
+def trio_time(monotonic: float) -> float:
+    """The moment `monotonic` on Trio's clock, which is the same one from another beginning."""
+    return monotonic + trio.current_time() - time.perf_counter()
+
+
+class PacedEngine:
+    """Says anything as a tone, in blocks that come in time: of `blocks` blocks, the first at `start`, both options."""
+
+    name = "paced"
+    capabilities = Capabilities(sample_rate=SAMPLE_RATE, options=frozenset({"start", "blocks"}))
+
+    async def run(self, report: ProgressReport, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    def voices(self) -> Sequence[Voice]:
+        return [VOICE]
+
+    def resolve(self, request: VoiceRequest) -> VoiceChoice:
+        return VoiceChoice(VOICE, VOICE.language)
+
+    @asynccontextmanager
+    async def session(
+        self, choice: VoiceChoice, options: SpeechOptions, queued: QueueReport | None = None
+    ) -> AsyncIterator[Session]:
+        yield _PacedSession(options.extra["start"], options.extra["blocks"])
+
+
+@dataclass
+class _PacedSession:
+    start: float
+    blocks: int
+
+    async def say(self, chunk: SpeechChunk, sink: Sink) -> None:
+        start = trio_time(self.start)
+        block = _tone()
+        for number in range(self.blocks):
+            await trio.sleep_until(start + number * BLOCK_S)
+            await sink.audio(block)
+
+
+async def serve_speech() -> None:
+    """Our server, as users run it."""
+    raised: dict[str, Any] = {name: MANY for name in LIMITS if name in Settings.__dataclass_fields__}
+    settings = Settings(port=0, default_model="paced", **raised)
+
+    class Started:
+        def started(self, address: ServerAddress) -> None:
+            print(address.port, flush=True)
+
+    entry = Entry(name="paced", sample_rate=SAMPLE_RATE, create=PacedEngine, light=True)
+    await serve(settings, entries=[entry], task_status=Started())  # type: ignore[arg-type]
+
+
+async def serve_bare() -> None:
+    """A loop that sends frames made beforehand over trio-websocket, and nothing else; its garbage collector as ours."""
+
+    async def handle(request: WebSocketRequest) -> None:
+        websocket = await request.accept()
+        frame = bytes(FRAME_BYTES)
+        try:
+            while True:
+                asked = json.loads(await websocket.get_message())["extra_params"]
+                start = trio_time(asked["start"])
+                for number in range(asked["blocks"]):
+                    await trio.sleep_until(start + number * BLOCK_S)
+                    await websocket.send_message(frame)
+                await websocket.send_message('{"status": "success"}')
+        except ConnectionClosed:
+            pass
+
+    class Started:
+        def started(self, server: Any) -> None:
+            print(server.port, flush=True)
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_with_sigterm, nursery.cancel_scope)
+        await serve_websocket(handle, "127.0.0.1", 0, None, task_status=Started())  # type: ignore[arg-type]
+
+
+async def _end_with_sigterm(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["speech", "bare"])
+    parser.add_argument("--profile", metavar="FILE", help="what cProfile saw, written at the end; it slows everything down")
+    arguments = parser.parse_args()
+    configure_logging("error", "text")
+    run = serve_speech if arguments.kind == "speech" else serve_bare
+    if arguments.profile:
+        profile = cProfile.Profile()
+        profile.runcall(trio.run, run)
+        profile.dump_stats(arguments.profile)
+    else:
+        trio.run(run)
+
+
+if __name__ == "__main__":
+    main()
