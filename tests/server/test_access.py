@@ -125,6 +125,7 @@ async def test_http_needs_a_key(guarded: RunningServer, method: str, path: str, 
     assert [answer.status_code for answer in known] == [200, 200, 200]
 
 
+@pytest.mark.row(71)
 @pytest.mark.parametrize("key", WRONG_KEYS, ids=lambda key: f"{len(key)} characters")
 async def test_a_wrong_key_is_refused_whatever_it_looks_like(guarded: RunningServer, key: str) -> None:
     async with web(guarded) as client:
@@ -313,6 +314,7 @@ EVIL = [
 ]
 
 
+@pytest.mark.row(70)
 @pytest.mark.parametrize("origin", EVIL)
 async def test_a_page_from_elsewhere_may_not(start_server: StartServer, origin: str) -> None:
     """Neither open a WebSocket nor post, key or not; what it reads it cannot see."""

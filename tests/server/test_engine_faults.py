@@ -46,6 +46,7 @@ async def status(server: RunningServer, path: str = "/ready") -> int:
         return (await http.get(path)).status_code
 
 
+@pytest.mark.row(79)
 async def test_79_an_engine_that_fails_before_its_audio(start_server: StartServer) -> None:
     """An error that may be retried; nothing was heard. With another engine in reserve it is no error: test_failover."""
     engine = FakeEngine(faults={"trouble": "before"})
@@ -57,6 +58,7 @@ async def test_79_an_engine_that_fails_before_its_audio(start_server: StartServe
     assert engine.sessions == 0
 
 
+@pytest.mark.row(80)
 @pytest.mark.parametrize("stream", [True, False])
 async def test_80_an_engine_that_fails_after_some_audio(start_server: StartServer, stream: bool) -> None:
     """What came is good, an error ends it, and no file follows: the next bytes are the next request's."""
@@ -70,6 +72,7 @@ async def test_80_an_engine_that_fails_after_some_audio(start_server: StartServe
         await client.legacy({"text": "Fine."})
 
 
+@pytest.mark.row(81)
 @pytest.mark.parametrize("fault", ["nothing", "silence"])
 async def test_81_an_engine_that_makes_nothing(start_server: StartServer, fault: str) -> None:
     server = await start_server(FakeEngine(faults={"trouble": fault}))
@@ -77,6 +80,7 @@ async def test_81_an_engine_that_makes_nothing(start_server: StartServer, fault:
         assert (await failure(client, {"text": "Here is trouble."}))["code"] == "no_audio"
 
 
+@pytest.mark.row(81)
 @pytest.mark.parametrize("fault", ["nothing", "silence"])
 async def test_81_a_sentence_without_sound_is_not_left_out_in_silence(start_server: StartServer, fault: str) -> None:
     """The listener would take the text without it for the whole; the error says which part it was."""
@@ -88,6 +92,7 @@ async def test_81_a_sentence_without_sound_is_not_left_out_in_silence(start_serv
     assert "characters 18 to 37" in reply["message"]
 
 
+@pytest.mark.row(82)
 @pytest.mark.parametrize("fault", ["nan", "inf", "odd", "dtype", "encoded", "scaled"])
 @pytest.mark.parametrize("format", ["pcm", "mp3"])
 async def test_82_what_is_no_audio_is_an_error_and_never_noise(start_server: StartServer, fault: str, format: str) -> None:
@@ -100,6 +105,7 @@ async def test_82_what_is_no_audio_is_an_error_and_never_noise(start_server: Sta
         await client.legacy({"text": "Fine."})
 
 
+@pytest.mark.row(82)
 async def test_82_samples_where_encoded_audio_was_asked_for(start_server: StartServer) -> None:
     """An engine that can pass its MP3 on, and then sends samples instead, would send noise."""
     server = await start_server(FakeEngine(capabilities=Capabilities(sample_rate=24_000, encodings=frozenset({"mp3"}))))
@@ -108,6 +114,7 @@ async def test_82_samples_where_encoded_audio_was_asked_for(start_server: StartS
     assert reply["code"] == "synthesis_failed"
 
 
+@pytest.mark.row(82)
 async def test_82_audio_that_is_too_loud_is_clipped_and_does_not_wrap(start_server: StartServer) -> None:
     server = await start_server(FakeEngine(faults={"loud": "loud"}))
     async with server.connect() as client:
@@ -121,6 +128,7 @@ async def test_82_audio_that_is_too_loud_is_clipped_and_does_not_wrap(start_serv
     assert np.array_equal(clipped[beyond], 32767 * np.sign(usual[beyond]))
 
 
+@pytest.mark.row(82)
 async def test_82_an_engine_of_another_rate_than_it_said_is_not_used(start_server: StartServer) -> None:
     """Its speech would be too high or too low by the quotient of the two."""
     engine = FakeEngine(capabilities=Capabilities(sample_rate=22_050))
@@ -132,6 +140,7 @@ async def test_82_an_engine_of_another_rate_than_it_said_is_not_used(start_serve
     assert "22050 Hz, not at 24000" in reply["message"]
 
 
+@pytest.mark.row(82)
 async def test_82_audio_far_too_short_for_its_text_is_no_success(start_server: StartServer) -> None:
     """A truncated sentence."""
     server = await start_server(FakeEngine(faults={"trouble": "short"}))
@@ -142,6 +151,7 @@ async def test_82_audio_far_too_short_for_its_text_is_no_success(start_server: S
         assert "only 0.13 s" in reply["message"]
 
 
+@pytest.mark.row(83)
 async def test_83_an_engine_that_hangs(start_server: StartServer, autojump_clock: MockClock) -> None:
     """The request is given up in time and its place is free for the next."""
     engine = FakeEngine(faults={"trouble": "hang"}, capabilities=Capabilities(sample_rate=24_000, slots=1))
@@ -155,6 +165,7 @@ async def test_83_an_engine_that_hangs(start_server: StartServer, autojump_clock
         await client.legacy({"text": "Fine."})
 
 
+@pytest.mark.row(83)
 async def test_83_a_step_that_is_stuck(start_server: StartServer, autojump_clock: MockClock) -> None:
     """Those who speak are told, newcomers at once, `/ready` dips; when the step comes back all is well again by itself."""
     autojump_clock.autojump_threshold = JUMP_S
@@ -184,6 +195,7 @@ async def test_83_a_step_that_is_stuck(start_server: StartServer, autojump_clock
         engine.model.free.set()
 
 
+@pytest.mark.row(84)
 async def test_84_a_request_for_which_there_is_no_memory_fails_alone(start_server: StartServer) -> None:
     """The one beside it goes on, and the next request works."""
     engine = SlotEngine()
@@ -199,6 +211,7 @@ async def test_84_a_request_for_which_there_is_no_memory_fails_alone(start_serve
     assert engine.model.loads == 1
 
 
+@pytest.mark.row(84)
 async def test_84_memory_that_runs_out_in_a_step_fails_that_step(start_server: StartServer) -> None:
     """Nobody knows whose it was; the model stays and serves the next."""
     engine = SlotEngine()
@@ -210,6 +223,7 @@ async def test_84_memory_that_runs_out_in_a_step_fails_that_step(start_server: S
     assert engine.model.loads == 1
 
 
+@pytest.mark.row(85)
 async def test_85_a_device_that_breaks_is_loaded_again(start_server: StartServer) -> None:
     """Those who speak are told, `/ready` dips until the engine is back, and that happens without any request."""
     engine = SlotEngine()
@@ -222,6 +236,7 @@ async def test_85_a_device_that_breaks_is_loaded_again(start_server: StartServer
         assert await status(server) == 200
 
 
+@pytest.mark.row(85)
 async def test_85_the_server_is_not_ready_while_a_crashed_engine_loads(
     start_server: StartServer, autojump_clock: MockClock
 ) -> None:
@@ -238,6 +253,7 @@ async def test_85_the_server_is_not_ready_while_a_crashed_engine_loads(
     assert engine.loads == 2
 
 
+@pytest.mark.row(86)
 async def test_86_speech_without_end_is_cut_off(start_server: StartServer, autojump_clock: MockClock) -> None:
     engine = FakeEngine(faults={"trouble": "endless"})
     server = await start_server(engine)
@@ -261,6 +277,7 @@ def edge_entry(tmp_path: Path) -> Iterator[tuple[object, Entry]]:
         )
 
 
+@pytest.mark.row(87)
 @pytest.mark.parametrize(
     ("fault", "code", "hint"),
     [
@@ -293,6 +310,7 @@ async def test_87_what_edge_does_wrong_is_told_apart(
             await client.legacy({"text": "Good morning."})
 
 
+@pytest.mark.row(87)
 async def test_87_an_edge_that_nobody_can_reach(start_server: StartServer, tmp_path: Path) -> None:
     pytest.importorskip("edge_tts")
     from tts_provider.engines.edge import EdgeEngine
@@ -308,6 +326,7 @@ async def test_87_an_edge_that_nobody_can_reach(start_server: StartServer, tmp_p
     assert str(port) not in reply["message"]
 
 
+@pytest.mark.row(88)
 @pytest.mark.parametrize(
     "bug",
     [
