@@ -17,11 +17,12 @@ import h11
 import structlog
 import trio
 
+from tts_provider.server.addresses import Addresses, peer_address
 from tts_provider.server.http import send_error
 from tts_provider.server.http_bridge import HttpBridge
 from tts_provider.server.streams import GuardedStream
 from tts_provider.server.websocket import Closed
-from tts_provider.settings import Settings
+from tts_provider.settings import Settings, SettingsError
 
 __all__ = ["Connection", "Listener", "Serve"]
 
@@ -29,6 +30,9 @@ MAX_HEAD_BYTES: Final = 16_384
 BACKLOG: Final = 1_024
 """Connections that the kernel holds until they are accepted."""
 READ_BYTES: Final = 8_192
+MAX_TOLD: Final = 64
+"""Connections over a limit that are told so. Even that takes a descriptor and seconds; what comes beyond is closed at once."""
+RETRY_AFTER_S: Final = 1
 KEEP_ALIVE_S: Final = 30.0
 """Until the next request on a connection: browsers and SDKs come back within seconds, proxies keep 60 s at most."""
 
@@ -36,6 +40,11 @@ log = structlog.get_logger(__name__)
 
 Serve = Callable[[GuardedStream], Awaitable[None]]
 """Serves one connection until it ends. It may raise anything."""
+
+Refusal = tuple[int, str]
+"""Why a connection gets no place: an HTTP status and a message."""
+
+_Serve = Callable[[GuardedStream, Refusal | None], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -63,9 +72,18 @@ class Listener:
     """Connections that ended in an error of ours."""
     turned_away: int = 0
     """Connections refused because there were too many."""
+    _refused: int = 0
+    """Of those that are open now: they take no place."""
+    _addresses: Addresses = field(init=False)
     _waiting: set[trio.CancelScope] = field(default_factory=set)
     """Round the waits for the first byte of a request."""
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        try:
+            self._addresses = Addresses(self.settings.max_connections_per_address, self.settings.uncounted_addresses)
+        except ValueError as error:
+            raise SettingsError(f"uncounted_addresses must be networks: {error}.") from error
 
     async def run(self, listeners: list[trio.SocketListener], handler_nursery: trio.Nursery) -> None:
         """Accept until cancelled; connections live in `handler_nursery` and go on then."""
@@ -74,21 +92,22 @@ class Listener:
     async def run_other(self, listeners: list[trio.SocketListener], serve: Serve, handler_nursery: trio.Nursery) -> None:
         """The same for another protocol on a port of its own, behind the same barrier and within the same limit."""
 
-        async def within_limit(stream: GuardedStream) -> None:
-            if self.connections > self.settings.max_connections:
-                self.turned_away += 1
-            else:
+        async def within_limit(stream: GuardedStream, refusal: Refusal | None) -> None:
+            if refusal is None:
                 await serve(stream)
 
         await trio.serve_listeners(partial(self._handle, within_limit), listeners, handler_nursery=handler_nursery)
 
-    async def _handle(self, serve: Serve, socket: trio.SocketStream) -> None:
+    async def _handle(self, serve: _Serve, socket: trio.SocketStream) -> None:
         """The barrier: nothing but cancellation gets past it, and the socket is closed whatever happens."""
         self.connections += 1
+        address = peer_address(socket)
+        refusal = self._admit(address)
         stream = GuardedStream(socket, self.settings.send_stall_s)
         try:
-            with structlog.contextvars.bound_contextvars(connection=next(self._ids)):
-                await serve(stream)
+            if refusal is None or self._refused <= MAX_TOLD:
+                with structlog.contextvars.bound_contextvars(connection=next(self._ids)):
+                    await serve(stream, refusal)
         except* (Closed, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass  # the client went away, in one of its many ways
         except* Exception:
@@ -96,20 +115,36 @@ class Listener:
             log.exception("connection.fault")
         finally:
             self.connections -= 1
+            if refusal is None:
+                self._addresses.leave(address)
+            else:
+                self._refused -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: GuardedStream) -> None:
-        """Answer one request after the other, until one asks for a WebSocket."""
+    def _admit(self, address: str | None) -> Refusal | None:
+        """Give a new connection its place; why there is none otherwise."""
+        refusal = None
+        if self.connections - self._refused > self.settings.max_connections:
+            refusal = 503, "Too many connections."
+        elif not self._addresses.enter(address):
+            refusal = 429, "Too many connections from your address."
+        if refusal is not None:
+            self.turned_away += 1
+            self._refused += 1
+        return refusal
+
+    async def _serve(self, stream: GuardedStream, refusal: Refusal | None) -> None:
+        """Answer one request after the other, until one asks for a WebSocket; the first with `refusal`, if there is one."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         request = await self._next_request(stream, connection, self.settings.handshake_s)
-        if request is not None and self.connections > self.settings.max_connections:
-            self.turned_away += 1
+        if request is not None and refusal is not None:
             head_only = request.method == b"HEAD"
-            await send_error(stream, connection, 503, "Too many connections.", head_only=head_only, retry_after_s=1)
+            await send_error(stream, connection, *refusal, head_only=head_only, retry_after_s=RETRY_AFTER_S)
             return
         while request is not None:
             if _asks_for_websocket(request):
-                stream.give_back(_rebuild(request) + connection.trailing_data[0])
+                stream.give_back(_rebuild(request))
+                stream.await_frames(connection.trailing_data[0])
                 await self.session(Connection(stream, request.target.decode("ascii"), list(request.headers)))
                 return
             if not await self.http.answer(stream, connection, request):

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import structlog
 import trio
 
+from tts_provider.server.frame_meter import Breach, FrameLimits, FrameMeter
 from tts_provider.server.listener import Connection
 from tts_provider.server.outbox import Outbox
 from tts_provider.server.websocket import Closed, WebSocket
@@ -27,6 +29,9 @@ FINISH_S: Final = 2.0
 
 NORMAL, GOING_AWAY, UNSUPPORTED, POLICY, NO_PONG = 1000, 1001, 1003, 1008, 1011
 """Close codes of RFC 6455 section 7.4.1; 1011 is what this server's clients are promised for a missing pong."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class Session:
@@ -69,6 +74,11 @@ class Session:
         if not self._scope.cancel_called:
             self._code, self._reason = code, reason
             self._scope.cancel(reason=reason or "ended")
+
+    def breached(self, breach: Breach) -> None:
+        """End because of what the client's frames are."""
+        log.info("connection.breach", code=breach.code, reason=breach.reason)
+        self.end(breach.code, breach.reason)
 
     def drain(self) -> None:
         """End as soon as no request runs."""
@@ -119,6 +129,15 @@ class Session:
         self.end(GOING_AWAY, "the server is going away")
 
 
+def _frame_limits(settings: Settings) -> FrameLimits:
+    return FrameLimits(
+        message_bytes=settings.max_message_bytes,
+        fragments=settings.max_fragments,
+        frames_per_s=settings.max_frames_per_s,
+        control_frames_per_s=settings.max_pings_per_s,
+    )
+
+
 Dialect = Callable[[Session], Awaitable[None]]
 """Speaks one protocol on a session until the client leaves (`Closed`) or there is nothing more to say."""
 
@@ -142,6 +161,7 @@ class Sessions:
                 websocket = await WebSocket.accept(nursery, connection.stream, max_message_bytes=settings.max_message_bytes)
             if websocket is not None:
                 session = Session(websocket, settings)
+                connection.stream.begin_frames(FrameMeter(_frame_limits(settings), trio.current_time), session.breached)
                 self._sessions.add(session)
                 if self._draining:
                     session.drain()
