@@ -12,7 +12,7 @@ from wsproto.connection import Connection
 from wsproto.events import CloseConnection
 
 from tests.server.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
-from tts_provider.server.frame_meter import Breach, FrameLimits, FrameMeter, is_close_frame
+from tts_provider.server.frame_meter import Breach, FrameLimits, FrameMeter, ends_with_close
 
 LIMITS = FrameLimits(message_bytes=1000, fragments=4, frames_per_s=10, control_frames_per_s=3)
 FREE = FrameLimits(message_bytes=2**40, fragments=2**40, frames_per_s=0, control_frames_per_s=0)
@@ -103,11 +103,14 @@ def test_after_a_close_frame_nothing_is_read() -> None:
     assert meter().feed(frame(CLOSE, b"\x03\xe8") + b"anything at all" * 1000) is None
 
 
-def test_a_close_frame_is_known_by_itself() -> None:
-    assert is_close_frame(frame(CLOSE, b"\x03\xe8bye"))
-    assert not is_close_frame(frame(CLOSE) + b"x")
-    assert not is_close_frame(frame(TEXT, b"\x03\xe8"))
-    assert not is_close_frame(b"\x88")
+def test_a_close_frame_is_known_at_the_end() -> None:
+    for close in (frame(CLOSE), frame(CLOSE, b"\x03\xe8bye"), frame(CLOSE, b"\x03\xe8" + b"x" * 123)):
+        assert ends_with_close(close)
+        assert ends_with_close(b"x" * 1000 + close)
+    assert not ends_with_close(frame(CLOSE) + b"x")
+    assert not ends_with_close(frame(TEXT, b"\x03\xe8"))
+    assert not ends_with_close(b"\x88")
+    assert not ends_with_close(b"")
 
 
 # --- Against wsproto ---

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 from trio.abc import Stream
 
-from tts_provider.server.frame_meter import Breach, FrameMeter, is_close_frame
+from tts_provider.server.frame_meter import Breach, FrameMeter, ends_with_close
 
 __all__ = ["GuardedStream"]
 
@@ -90,7 +90,7 @@ class GuardedStream(Stream):
     async def _forget(self) -> None:
         """Read until the client closes. Closing on unread bytes would reset the connection, and the reason be lost."""
         data = await self._stream.receive_some(FORGET_BYTES)
-        while data and not is_close_frame(data):
+        while data and not ends_with_close(data):
             await trio.sleep(FORGET_PAUSE_S)
             data = await self._stream.receive_some(FORGET_BYTES)
 
