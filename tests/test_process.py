@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import psutil
 import trio
 
-from tests.conftest import RunningServer, replies_of
-from tts_provider.server.lifecycle import ServerAddress
-from tts_provider.settings import Settings
-
-END_S = 15
-
-
-class Process:
-    """`python -m tts_provider` on a free port, its log read line by line."""
-
-    def __init__(self, child: subprocess.Popen[str]) -> None:
-        self.child = child
-        address = self.log_until("server.listening")
-        self.server = RunningServer(ServerAddress(address["host"], address["port"]), Settings())
-
-    def log_until(self, event: str) -> dict[str, Any]:
-        assert self.child.stderr is not None
-        for line in self.child.stderr:
-            record: dict[str, Any] = json.loads(line)
-            if record["event"] == event:
-                return record
-        raise AssertionError(f"the process ended without {event}")
-
-
-@contextmanager
-def process(*flags: str) -> Iterator[Process]:
-    command = [sys.executable, "-m", "tts_provider", "--port", "0", "--default-model", "espeak", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TTS_LOG_FORMAT": "json"}) as child:
-        try:
-            yield Process(child)
-        finally:
-            child.kill()
+from tests.conftest import replies_of
+from tests.processes import END_S, process
 
 
 async def test_a_process_speaks_and_leaves_nothing_behind() -> None:
