@@ -5,7 +5,7 @@ Each is a coroutine that does its worst to the port and returns when it is done,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -35,16 +35,30 @@ async def answer(port: int, request: bytes) -> bytes:
         return await client.rest()
 
 
+async def answers(port: int, requests: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Each of `requests` with all that it gets, asked side by side: a refused client is listened to for a second."""
+    found: list[tuple[bytes, bytes]] = []
+
+    async def ask(request: bytes) -> None:
+        found.append((request, await answer(port, request)))
+
+    async with trio.open_nursery() as nursery:
+        for request in requests:
+            nursery.start_soon(ask, request)
+    return found
+
+
 async def bytes_that_are_no_ascii(port: int) -> None:
     """One of these ends a server made of `serve_websocket`."""
-    for name in (b"Host", b"Connection", b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Extensions", b"Cookie"):
-        for value in (b"\xff", b"x\xc3", b"\x80\x81"):
-            assert (await answer(port, upgrade(name + b": " + value))).startswith(b"HTTP/1.1 400")
+    names = (b"Host", b"Connection", b"Sec-WebSocket-Protocol", b"Sec-WebSocket-Extensions", b"Cookie")
+    values = (b"\xff", b"x\xc3", b"\x80\x81")
+    for request, reply in await answers(port, [upgrade(name + b": " + value) for name in names for value in values]):
+        assert reply.startswith(b"HTTP/1.1 400"), request
 
 
 async def what_is_no_http(port: int) -> None:
     """TLS, HTTP/2, SSH, binary noise, an endless line."""
-    for start in (
+    starts = (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
         b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -56,28 +70,32 @@ async def what_is_no_http(port: int) -> None:
         b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
         b"GET\x00/ HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x00" * 10_000,
-    ):
-        status = (await answer(port, start))[:12]
-        assert status in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431"), (start[:20], status)
+    )
+    for start, reply in await answers(port, starts):
+        assert reply[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431"), (start[:20], reply[:80])
 
 
 async def bad_upgrades(port: int) -> None:
     """None of them becomes a WebSocket."""
     good = upgrade()
-    for request in (
+    requests = (
         upgrade(version=b"8"),
         upgrade(version=b"thirteen"),
         good.replace(b"Sec-WebSocket-Key", b"X-Key"),
         good.replace(b"AAAAAAAAAAAAAAAAAAAAAA==", b"short"),
+        upgrade(b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="),
         good.replace(b"Connection: Upgrade", b"Connection: close"),
         good.replace(b"GET", b"POST"),
         good.replace(b"HTTP/1.1", b"HTTP/1.0"),
         upgrade(b"Content-Length: 5") + b"hello",
         upgrade(b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n",
-    ):
-        first = (await answer(port, request))[:12]
-        assert not first.startswith(b"HTTP/1.1 101"), request
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        good.replace(b"Host: localhost\r\n", b""),
+        upgrade(b"Host: other"),
+    )
+    for request, reply in await answers(port, requests):
+        expected = b"HTTP/1.1 400" if b"Version: 13" in request else b"HTTP/1.1 426"
+        assert reply.startswith(expected), (request, reply)
 
 
 async def probes(port: int) -> None:
@@ -155,7 +173,7 @@ async def smuggling(port: int) -> None:
     """A second request hidden in the first one's body or head: one answer at most, and never the hidden one's."""
     hidden = b"GET /v1/info HTTP/1.1\r\nHost: x\r\n\r\n"
     chunked_end = b"0\r\n\r\n"
-    for name, body in (
+    shapes = (
         (b"Content-Length: 5\r\nTransfer-Encoding: chunked", chunked_end + hidden),
         (b"Transfer-Encoding: chunked\r\nContent-Length: %d" % len(chunked_end + hidden), chunked_end + hidden),
         (b"Content-Length: 0\r\nContent-Length: %d" % len(hidden), hidden),
@@ -170,11 +188,11 @@ async def smuggling(port: int) -> None:
         (b"Transfer-Encoding:\x0bchunked", chunked_end + hidden),
         (b"X: y\r\n Transfer-Encoding: chunked\r\nContent-Length: %d" % len(hidden), hidden),
         (b"X: y\rTransfer-Encoding: chunked", hidden),
-    ):
-        request = b"POST /health HTTP/1.1\r\nHost: x\r\n" + name + b"\r\nConnection: close\r\n\r\n" + body
-        reply = await answer(port, request)
-        assert reply.count(b"HTTP/1.1 ") <= 1, (name, reply)
-        assert b"server_version" not in reply, (name, reply)
+    )
+    head = b"POST /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    for request, reply in await answers(port, [head + name + b"\r\n\r\n" + body for name, body in shapes]):
+        assert reply.count(b"HTTP/1.1 ") <= 1, (request, reply)
+        assert b"server_version" not in reply, (request, reply)
 
 
 async def bodies_without_end(port: int) -> None:
@@ -195,16 +213,9 @@ async def bodies_without_end(port: int) -> None:
 
 async def bad_chunks(port: int) -> None:
     speech = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    for chunks in (
-        b"zz\r\nhello",
-        b"-5\r\nhello\r\n",
-        b"5\r\nhelloXX",
-        b"f" * 100 + b"\r\n",
-        b"5;" + b"x" * 100_000,
-        b"\r\n" * 9,
-    ):
-        reply = await answer(port, speech + chunks)
-        assert reply[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431"), (chunks[:10], reply[:80])
+    bad = (b"zz\r\nhello", b"-5\r\nhello\r\n", b"5\r\nhelloXX", b"f" * 100 + b"\r\n", b"5;" + b"x" * 100_000, b"\r\n" * 9)
+    for request, reply in await answers(port, [speech + chunks for chunks in bad]):
+        assert reply[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431"), (request[-20:], reply[:80])
     async with raw_client(port) as client:
         await client.send(speech)
         await client.send(b"1\r\nx\r\n" * 100_000)
@@ -277,5 +288,6 @@ ATTACKS: dict[str, Attack] = {
         bad_chunks,
         pipelining,
         stalled_http_readers,
+        more_connections_than_there_are_places,
     )
 }

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from tests.server.frames import TEXT, frame, upgrade
 from tts_provider.server.frame_meter import Breach, FrameLimits, FrameMeter
 from tts_provider.server.http_bridge import ASGIApp, HttpBridge
 from tts_provider.server.listener import Connection, Listener
@@ -244,7 +245,7 @@ async def test_the_target_is_taken_apart(start_app: StartApp, target: str, path:
     assert (scopes[0]["path"], scopes[0]["query_string"]) == (path, query)
 
 
-FRAME = b"\x81\x82\0\0\0\0hi"
+FRAME = frame(TEXT, b"hi")
 
 
 async def test_an_upgrade_may_follow_other_requests(start_app: StartApp) -> None:
@@ -253,7 +254,7 @@ async def test_an_upgrade_may_follow_other_requests(start_app: StartApp) -> None
     async with server.connect() as client:
         await client.send(b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n")
         await client.response()
-        await client.send(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n" + FRAME)
+        await client.send(upgrade(path=b"/ws") + FRAME)
         assert await client.stream.receive_some() == b"upgraded"
     (head,) = server.upgrades
     assert head.startswith("GET /ws HTTP/1.1\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from email.utils import formatdate
 from typing import Final
 
@@ -80,23 +81,26 @@ async def send_error(
     *,
     head_only: bool = False,
     retry_after_s: int | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Refuse a request that no application has answered, and read on for a moment so that the client sees why.
 
-    Afterwards the connection can only be closed. `head_only`: the request is a HEAD.
+    Afterwards the connection can only be closed. `head_only`: the request is a HEAD. `headers` come besides those that
+    all answers have.
     """
     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
         return
     body = msgspec.json.encode(ErrorBody(HttpError(message, error_type(status))))
-    headers = [
+    all_headers = [
         *common_headers(),
+        *headers,
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
     if retry_after_s is not None:
-        headers.append((b"retry-after", str(retry_after_s).encode()))
-    data = connection.send(h11.Response(status_code=status, headers=headers)) or b""
+        all_headers.append((b"retry-after", str(retry_after_s).encode()))
+    data = connection.send(h11.Response(status_code=status, headers=all_headers)) or b""
     if not head_only:
         data += connection.send(h11.Data(data=body)) or b""
     await stream.send_all(data + (connection.send(h11.EndOfMessage()) or b""))

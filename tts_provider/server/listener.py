@@ -21,6 +21,7 @@ from tts_provider.server.addresses import Addresses, peer_address
 from tts_provider.server.http import send_error
 from tts_provider.server.http_bridge import HttpBridge
 from tts_provider.server.streams import GuardedStream
+from tts_provider.server.upgrade import VERSION, asks_for_websocket, rebuild, upgrade_fault
 from tts_provider.server.websocket import Closed
 from tts_provider.settings import Settings, SettingsError
 
@@ -142,8 +143,11 @@ class Listener:
             await send_error(stream, connection, *refusal, head_only=head_only, retry_after_s=RETRY_AFTER_S)
             return
         while request is not None:
-            if _asks_for_websocket(request):
-                stream.give_back(_rebuild(request))
+            if asks_for_websocket(request):
+                if (fault := upgrade_fault(request)) is not None:
+                    await send_error(stream, connection, *fault, headers=[(b"sec-websocket-version", VERSION)])
+                    return
+                stream.give_back(rebuild(request))
                 stream.await_frames(connection.trailing_data[0])
                 await self.session(Connection(stream, request.target.decode("ascii"), list(request.headers)))
                 return
@@ -182,9 +186,9 @@ class Listener:
             if event is h11.NEED_DATA:
                 connection.receive_data(bytes(await stream.receive_some(READ_BYTES)))
             elif isinstance(event, h11.Request):
-                if _is_ascii(event):
+                if (fault := _head_fault(event)) is None:
                     return event
-                await send_error(stream, connection, 400, "Headers must be ASCII.", head_only=event.method == b"HEAD")
+                await send_error(stream, connection, 400, fault, head_only=event.method == b"HEAD")
                 return None
             else:
                 return None
@@ -197,16 +201,10 @@ class Listener:
         await self.http.drain(grace_s)
 
 
-def _is_ascii(request: h11.Request) -> bool:
-    return request.target.isascii() and all(name.isascii() and value.isascii() for name, value in request.headers)
-
-
-def _asks_for_websocket(request: h11.Request) -> bool:
-    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in request.headers)
-
-
-def _rebuild(request: h11.Request) -> bytes:
-    """The head as h11 understood it. Stricter than passing on what came."""
-    lines = [b"%s %s HTTP/%s" % (request.method, request.target, request.http_version)]
-    lines += [b"%s: %s" % (name, value) for name, value in request.headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+def _head_fault(request: h11.Request) -> str | None:
+    """What is wrong with a head that h11 has taken."""
+    if request.http_version not in {b"1.0", b"1.1"}:
+        return "This server speaks HTTP/1.1."  # HTTP/2 without an upgrade begins like a request
+    if not request.target.isascii() or not all(name.isascii() and value.isascii() for name, value in request.headers):
+        return "Headers must be ASCII."
+    return None
