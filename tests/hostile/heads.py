@@ -254,22 +254,6 @@ async def stalled_http_readers(port: int) -> None:
     await side_by_side(5, stalled)
 
 
-async def more_connections_than_there_are_places(port: int) -> None:
-    """Those who come first stay; the others are told 503, or are closed when even that is too much."""
-    async with trio.open_nursery() as nursery:
-        statuses: list[bytes] = []
-
-        async def one() -> None:
-            async with raw_client(port) as client:
-                await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-                with trio.move_on_after(2):
-                    statuses.append((await client.rest())[:12])
-
-        for _ in range(600):
-            nursery.start_soon(one)
-    assert statuses.count(b"HTTP/1.1 503") > 0
-
-
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack
     for attack in (
@@ -288,6 +272,5 @@ ATTACKS: dict[str, Attack] = {
         bad_chunks,
         pipelining,
         stalled_http_readers,
-        more_connections_than_there_are_places,
     )
 }

@@ -15,6 +15,7 @@ import trio
 from tests.hostile import heads, messages
 from tests.hostile.heads import Attack
 from tests.processes import Process, process
+from tests.server.raw import raw_client
 
 PROBES = 9
 """Requests of others during an attack; their median counts."""
@@ -52,6 +53,11 @@ def quiet(server: Process) -> tuple[float, int, int, int]:
 
 async def first_audio(server: Process) -> float:
     """Seconds from a request to its first audio, on a connection of its own."""
+    with trio.fail_after(ATTACK_S):
+        return await _first_audio(server)
+
+
+async def _first_audio(server: Process) -> float:
     async with server.server.connect() as client:
         begun = trio.current_time()
         await client.send({"text": "Hello there.", "stream": True, "final_wav": False})
@@ -101,6 +107,35 @@ async def test_the_server_stands_and_serves_others(server: Process, quiet: tuple
         if meanwhile <= allowed:
             break
         assert attempt < ATTEMPTS - 1, f"first audio after {meanwhile:.3f} s, when it is quiet after {seconds:.3f} s"
+    await assert_unharmed(server, descriptors, threads)
+    print(f"{name}: first audio {1000 * meanwhile:.1f} ms, quiet {1000 * seconds:.1f} ms")
+
+
+async def test_more_connections_than_there_are_places(server: Process, quiet: tuple[float, int, int, int]) -> None:
+    """Those who were there first are served; the others are told 503, or just closed when they are too many even for that."""
+    statuses: list[bytes] = []
+
+    async def one() -> None:
+        async with raw_client(server.port) as client:
+            await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            with trio.move_on_after(2):
+                await client.rest()
+            statuses.append(client.unread[:12])
+
+    async with server.server.connect() as early, trio.open_nursery() as nursery:
+        for _ in range(600):
+            nursery.start_soon(one)
+        await trio.sleep(0.2)
+        success, _ = await early.legacy({"text": "Hello there."})
+        assert success["status"] == "success"
+    assert len(statuses) == 600
+    assert statuses.count(b"HTTP/1.1 200") >= 300
+    assert statuses.count(b"") + statuses.count(b"HTTP/1.1 503") >= 200
+    await assert_unharmed(server, quiet[1], quiet[2])
+
+
+async def assert_unharmed(server: Process, descriptors: int, threads: int) -> None:
+    """The process lives, has given everything back, and found no fault of its own."""
     assert server.child.poll() is None
     held = server.system.num_fds()
     deadline = trio.current_time() + RELEASE_S
@@ -110,7 +145,6 @@ async def test_the_server_stands_and_serves_others(server: Process, quiet: tuple
     assert held <= descriptors
     assert server.system.num_threads() <= threads + SPARE_THREADS
     assert [record for record in server.log if record["level"] in ("error", "critical")] == []
-    print(f"{name}: first audio {1000 * meanwhile:.1f} ms, quiet {1000 * seconds:.1f} ms")
 
 
 async def test_nothing_is_left(server: Process, quiet: tuple[float, int, int, int]) -> None:

@@ -44,7 +44,7 @@ class RawClient:
         with trio.fail_after(timeout_s):
             try:
                 while data := await self.stream.receive_some():
-                    self.unread += data
+                    self.unread += data  # kept if this is cancelled
             except trio.BrokenResourceError:
                 pass
         found, self.unread = self.unread, b""
