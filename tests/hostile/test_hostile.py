@@ -108,6 +108,7 @@ async def test_the_server_stands_and_serves_others(server: Process, quiet: tuple
             break
         assert attempt < ATTEMPTS - 1, f"first audio after {meanwhile:.3f} s, when it is quiet after {seconds:.3f} s"
     await assert_unharmed(server, descriptors, threads)
+    print(server.system.memory_info().rss >> 20, end=" ")
     print(f"{name}: first audio {1000 * meanwhile:.1f} ms, quiet {1000 * seconds:.1f} ms")
 
 
