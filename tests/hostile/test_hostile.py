@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 import trio
@@ -21,7 +22,7 @@ PROBES = 9
 """Requests of others during an attack; their median counts."""
 SLACK_S = 0.05
 """What the quiet time may always be exceeded by: both ends of all connections share the machine's cores."""
-ATTEMPTS = 3
+ATTEMPTS = 4
 """A busy machine may spoil one measurement; a server that starves others spoils them all."""
 ATTACK_S = 30.0
 RELEASE_S = 5.0
@@ -40,15 +41,24 @@ def server() -> Iterator[Process]:
         yield running
 
 
+@dataclass(frozen=True)
+class Rest:
+    """What a server holds that has spoken and is at rest."""
+
+    descriptors: int
+    threads: int
+    memory: int
+    """Bytes."""
+
+
 @pytest.fixture(scope="module")
-def quiet(server: Process) -> tuple[float, int, int, int]:
-    """Of a server that has spoken and is at rest: seconds to first audio, descriptors, threads, bytes of memory."""
+def rest(server: Process) -> Rest:
+    async def speak() -> None:
+        for _ in range(3 * PROBES):
+            await first_audio(server)
 
-    async def measure() -> float:
-        return statistics.median([await first_audio(server) for _ in range(3 * PROBES)])
-
-    seconds = trio.run(measure)
-    return seconds, server.system.num_fds(), server.system.num_threads(), server.system.memory_info().rss
+    trio.run(speak)
+    return Rest(server.system.num_fds(), server.system.num_threads(), server.system.memory_info().rss)
 
 
 async def first_audio(server: Process) -> float:
@@ -99,20 +109,19 @@ ATTACKS = heads.ATTACKS | messages.ATTACKS
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-async def test_the_server_stands_and_serves_others(server: Process, quiet: tuple[float, int, int, int], name: str) -> None:
-    seconds, descriptors, threads, _ = quiet
-    allowed = max(2 * seconds, seconds + SLACK_S)
+async def test_the_server_stands_and_serves_others(server: Process, rest: Rest, name: str) -> None:
     for attempt in range(ATTEMPTS):
+        seconds = statistics.median([await first_audio(server) for _ in range(PROBES)])
+        allowed = max(2 * seconds, seconds + SLACK_S)
         meanwhile = await heard_meanwhile(server, ATTACKS[name])
         if meanwhile <= allowed:
             break
         assert attempt < ATTEMPTS - 1, f"first audio after {meanwhile:.3f} s, when it is quiet after {seconds:.3f} s"
-    await assert_unharmed(server, descriptors, threads)
-    print(server.system.memory_info().rss >> 20, end=" ")
+    await assert_unharmed(server, rest)
     print(f"{name}: first audio {1000 * meanwhile:.1f} ms, quiet {1000 * seconds:.1f} ms")
 
 
-async def test_more_connections_than_there_are_places(server: Process, quiet: tuple[float, int, int, int]) -> None:
+async def test_more_connections_than_there_are_places(server: Process, rest: Rest) -> None:
     """Those who were there first are served; the others are told 503, or just closed when they are too many even for that."""
     statuses: list[bytes] = []
 
@@ -132,25 +141,25 @@ async def test_more_connections_than_there_are_places(server: Process, quiet: tu
     assert len(statuses) == 600
     assert statuses.count(b"HTTP/1.1 200") >= 300
     assert statuses.count(b"") + statuses.count(b"HTTP/1.1 503") >= 200
-    await assert_unharmed(server, quiet[1], quiet[2])
+    await assert_unharmed(server, rest)
 
 
-async def assert_unharmed(server: Process, descriptors: int, threads: int) -> None:
+async def assert_unharmed(server: Process, rest: Rest) -> None:
     """The process lives, has given everything back, and found no fault of its own."""
     assert server.child.poll() is None
     held = server.system.num_fds()
     deadline = trio.current_time() + RELEASE_S
-    while held > descriptors and trio.current_time() < deadline:
+    while held > rest.descriptors and trio.current_time() < deadline:
         await trio.sleep(0.05)
         held = server.system.num_fds()
-    assert held <= descriptors
-    assert server.system.num_threads() <= threads + SPARE_THREADS
+    assert held <= rest.descriptors
+    assert server.system.num_threads() <= rest.threads + SPARE_THREADS
     assert [record for record in server.log if record["level"] in ("error", "critical")] == []
 
 
-async def test_nothing_is_left(server: Process, quiet: tuple[float, int, int, int]) -> None:
+async def test_nothing_is_left(server: Process, rest: Rest) -> None:
     """Run last, as it stands last: connections, slots, requests and memory."""
     async with server.server.connect() as client:
         info = await client.ask({"command": "info"})
     assert info["queue_size"] == 0
-    assert server.system.memory_info().rss - quiet[3] < MAX_GROWTH
+    assert server.system.memory_info().rss - rest.memory < MAX_GROWTH
