@@ -3,52 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import trio
 
-from tests.conftest import RunningServer, replies_of
-from tts_provider.server.lifecycle import ServerAddress
-from tts_provider.settings import Settings
-
-END_S = 15
-
-
-class Process:
-    """`python -m tts_provider` on a free port, its log read line by line."""
-
-    def __init__(self, child: subprocess.Popen[str]) -> None:
-        self.child = child
-        address = self.log_until("server.listening")
-        self.server = RunningServer(ServerAddress(address["host"], address["port"]), Settings())
-
-    def log_until(self, event: str) -> dict[str, Any]:
-        assert self.child.stderr is not None
-        for line in self.child.stderr:
-            record: dict[str, Any] = json.loads(line)
-            if record["event"] == event:
-                return record
-        raise AssertionError(f"the process ended without {event}")
-
-
-@contextmanager
-def process(*flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
-    command = [sys.executable, "-m", "tts_provider", "--port", "0", "--default-model", "espeak", *flags]
-    variables = {**os.environ, "TTS_LOG_FORMAT": "json", **(environment or {})}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as child:
-        try:
-            yield Process(child)
-        finally:
-            child.kill()
+from tests.conftest import replies_of
+from tests.processes import END_S, process
 
 
 async def test_a_process_speaks_and_leaves_nothing_behind() -> None:
@@ -93,12 +57,10 @@ async def test_no_secret_and_no_text_gets_into_the_log(tmp_path: Path) -> None:
                 await stream.send_all(sent)
                 await stream.receive_some()
         running.child.send_signal(signal.SIGTERM)
-        assert running.child.stderr is not None
-        rest = await trio.to_thread.run_sync(running.child.stderr.read)
-    records = [json.loads(line) for line in rest.splitlines()]
+        records = await trio.to_thread.run_sync(running.whole_log)
     assert [record["outcome"] for record in records if record["event"] == "request.end"] == ["done", "done"]
     assert records[-1]["event"] == "server.stopped"
-    assert "canary" not in rest
+    assert "canary" not in json.dumps(records)
 
 
 async def test_a_port_that_is_taken_is_told_in_one_sentence() -> None:

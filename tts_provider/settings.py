@@ -60,7 +60,22 @@ class Settings:
     log_text: bool = _knob(False, "log texts themselves, not only their length")
 
     max_connections: int = _knob(1000, "open connections, all clients together")
+    max_connections_per_address: int = _knob(
+        50, "open connections of one address, or of one IPv6 /64: a NAT's worth of users; 0 is without limit"
+    )
+    uncounted_addresses: tuple[str, ...] = _knob(
+        ("127.0.0.0/8", "::1"),
+        "networks whose connections have no limit of their own, separated by commas: reverse proxies stand for many clients",
+    )
     max_message_bytes: int = _knob(1_048_576, "longest message that a client may send: 1 MiB, what common clients allow too")
+    max_fragments: int = _knob(256, "frames of one message; clients send one, browsers a few")
+    max_frames_per_s: int = _knob(
+        1000, "frames of one client a second, twice as many at once: text comes at 100 tokens a second; 0 is without limit"
+    )
+    max_pings_per_s: int = _knob(100, "pings of one client a second, twice as many at once; 0 is without limit")
+    max_commands_per_s: int = _knob(
+        50, "info, voices, preload and hello of one client a second, twice as many at once; 0 is without limit"
+    )
     max_text_chars: int = _knob(
         100_000, "longest text not yet spoken of one request, in code points: about two hours of speech"
     )

@@ -17,6 +17,8 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from tests.server.frames import TEXT, frame, upgrade
+from tts_provider.server.frame_meter import Breach, FrameLimits, FrameMeter
 from tts_provider.server.http_bridge import ASGIApp, HttpBridge
 from tts_provider.server.listener import Connection, Listener
 from tts_provider.settings import Settings
@@ -90,9 +92,13 @@ async def start_app(nursery: trio.Nursery) -> StartApp:
 
     async def start(app: ASGIApp, **changes: Any) -> Running:
         upgrades: list[str] = []
+        breaches: list[Breach] = []
 
         async def session(connection: Connection) -> None:
-            upgrades.append((await connection.stream.receive_some(65536)).decode())
+            head = await connection.stream.receive_some(65536)
+            limits = FrameLimits(message_bytes=LIMIT, fragments=1, frames_per_s=1, control_frames_per_s=1)
+            connection.stream.begin_frames(FrameMeter(limits, trio.current_time), breaches.append)
+            upgrades.append((head + await connection.stream.receive_some(65536)).decode("latin-1"))
             await connection.stream.send_all(b"upgraded")
 
         settings = replace(Settings(port=0, default_model="fake"), **changes)
@@ -239,17 +245,20 @@ async def test_the_target_is_taken_apart(start_app: StartApp, target: str, path:
     assert (scopes[0]["path"], scopes[0]["query_string"]) == (path, query)
 
 
+FRAME = frame(TEXT, b"hi")
+
+
 async def test_an_upgrade_may_follow_other_requests(start_app: StartApp) -> None:
-    """Browsers take the connection that they fetched the page on."""
+    """Browsers take the connection that they fetched the page on. What was read too far is not lost, and comes apart."""
     server = await start_app(echo)
     async with server.connect() as client:
         await client.send(b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n")
         await client.response()
-        await client.send(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nfirst frame")
+        await client.send(upgrade(path=b"/ws") + FRAME)
         assert await client.stream.receive_some() == b"upgraded"
     (head,) = server.upgrades
     assert head.startswith("GET /ws HTTP/1.1\r\n")
-    assert head.endswith("\r\n\r\nfirst frame")
+    assert head.endswith("\r\n\r\n" + FRAME.decode("latin-1"))
 
 
 async def test_an_upgrade_to_something_else_is_not_taken(start_app: StartApp) -> None:

@@ -13,7 +13,7 @@ import trio
 from tts_provider.engines.base import Engine, SpeechOptions, VoiceRequest
 from tts_provider.engines.catalog import Catalog, EngineState, Entry, LoadReport
 from tts_provider.errors import Draining, EmptyText, InvalidSampleRate, TextTooLong
-from tts_provider.messages import SpeechParameters
+from tts_provider.messages import MAX_KEYS, SpeechParameters
 from tts_provider.server.admission import Admission
 from tts_provider.server.admitted import AdmittedEngine
 from tts_provider.server.failover import Chains, FallbackSpeech, Speech
@@ -59,6 +59,10 @@ class SpeechService:
         settings = self.settings
         return {
             "max_message_bytes": settings.max_message_bytes,
+            "max_fragments": settings.max_fragments,
+            "max_frames_per_s": settings.max_frames_per_s,
+            "max_pings_per_s": settings.max_pings_per_s,
+            "max_commands_per_s": settings.max_commands_per_s,
             "max_text_chars": settings.max_text_chars,
             "max_queued_requests": settings.max_queued_requests,
             "max_streams": settings.max_streams,
@@ -67,9 +71,15 @@ class SpeechService:
             "queue_s": settings.queue_s,
             "min_sample_rate": MIN_SAMPLE_RATE,
             "max_sample_rate": MAX_SAMPLE_RATE,
+            "max_fields": MAX_KEYS,
+            "max_connections": settings.max_connections,
+            "max_connections_per_address": settings.max_connections_per_address,
+            "handshake_s": settings.handshake_s,
             "idle_s": settings.idle_s,
             "send_stall_s": settings.send_stall_s,
             "ping_interval_s": settings.ping_interval_s,
+            "ping_timeout_s": settings.ping_timeout_s,
+            "close_s": settings.close_s,
         }
 
     def turns_away(self) -> float | None:

@@ -14,10 +14,12 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
+import structlog
 import trio
 
 from tts_provider.errors import RequestError, TTSError
 from tts_provider.server.failures import faults_as_errors
+from tts_provider.server.frame_meter import Breach, FrameLimits, FrameMeter
 from tts_provider.server.listener import Connection
 from tts_provider.server.outbox import Outbox, Peer
 from tts_provider.server.websocket import Closed, WebSocket
@@ -30,6 +32,9 @@ FINISH_S: Final = 2.0
 
 NORMAL, GOING_AWAY, UNSUPPORTED, POLICY, INTERNAL_ERROR, NO_PONG = 1000, 1001, 1003, 1008, 1011, 1011
 """Close codes of RFC 6455 section 7.4.1; 1011 is what this server's clients are promised for a missing pong."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class Transport(Peer, Protocol):
@@ -109,6 +114,11 @@ class Session:
         """The same, for `error`."""
         self.end(error.close_code or (POLICY if isinstance(error, RequestError) else INTERNAL_ERROR), error.code)
 
+    def breached(self, breach: Breach) -> None:
+        """End because of what the client's frames are."""
+        log.info("connection.breach", code=breach.code, reason=breach.reason)
+        self.end(breach.code, breach.reason)
+
     def drain(self) -> None:
         """End as soon as no request runs."""
         self.draining = True
@@ -164,6 +174,15 @@ class Session:
                 await self._changed.wait()
 
 
+def _frame_limits(settings: Settings) -> FrameLimits:
+    return FrameLimits(
+        message_bytes=settings.max_message_bytes,
+        fragments=settings.max_fragments,
+        frames_per_s=settings.max_frames_per_s,
+        control_frames_per_s=settings.max_pings_per_s,
+    )
+
+
 Dialect = Callable[[Session], Awaitable[None]]
 """Speaks one protocol on a session until the client leaves (`Closed`) or there is nothing more to say."""
 
@@ -192,17 +211,18 @@ class Sessions:
                     headers=headers,
                 )
             if websocket is not None:
-                await self._run(nursery, websocket, dialect)
+                session = Session(websocket, settings)
+                connection.stream.begin_frames(FrameMeter(_frame_limits(settings), trio.current_time), session.breached)
+                await self._run(nursery, session, dialect)
             nursery.cancel_scope.cancel()
 
     async def serve_framed(self, transport: Transport, dialect: Dialect) -> None:
         """The same for a connection that is open without further ado."""
         async with trio.open_nursery() as nursery:
-            await self._run(nursery, transport, dialect)
+            await self._run(nursery, Session(transport, self._settings), dialect)
             nursery.cancel_scope.cancel()
 
-    async def _run(self, nursery: trio.Nursery, transport: Transport, dialect: Dialect) -> None:
-        session = Session(transport, self._settings)
+    async def _run(self, nursery: trio.Nursery, session: Session, dialect: Dialect) -> None:
         self._sessions.add(session)
         if self._draining:
             session.drain()

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 from trio.abc import Stream
+
+from tts_provider.server.frame_meter import Breach, FrameMeter, ends_with_close
 
 __all__ = ["GuardedStream"]
 
 SLICE_BYTES = 65_536
 """Written under one deadline. A slow reader is one that takes no slice in time, however long the message is."""
+FORGET_BYTES = 65_536
+FORGET_PAUSE_S = 0.005
+"""Between reads of what is forgotten after a breach: 13 MB a second, so that forgetting a flood costs next to nothing."""
 
 
 class GuardedStream(Stream):
     """Wraps the socket of one client.
 
     * Reads first return what was `given_back`: the bytes that the head's parser took too many of.
+    * Frames wait for `begin_frames`, and are metered from their first byte on. After a breach nothing is passed on any more.
     * A write that makes no progress for `stall_s` closes the socket and raises `trio.BrokenResourceError`. So does a cancelled
       one: half a frame is on the wire, and nothing sensible can follow it.
     * Writes of several tasks follow one another, each of them whole.
@@ -24,6 +32,10 @@ class GuardedStream(Stream):
         self._stream = stream
         self._stall_s = stall_s
         self._given_back = b""
+        self._early_frames = b""
+        self._meter: FrameMeter | None = None
+        self._breached: Callable[[Breach], None] | None = None
+        self._frames_begin: trio.Event | None = None
         self._broken = False
         self._writing = trio.StrictFIFOLock()
         self.writing_since: float | None = None
@@ -33,13 +45,41 @@ class GuardedStream(Stream):
         """Have `data` read again."""
         self._given_back = data + self._given_back
 
+    def await_frames(self, early: bytes) -> None:
+        """Have reads wait for `begin_frames`, once what was given back is read. `early` is what came of the frames already."""
+        self._early_frames = early
+        self._frames_begin = trio.Event()
+
+    def begin_frames(self, meter: FrameMeter, breached: Callable[[Breach], None]) -> None:
+        """Read on, and meter it; `breached` is called once, and must see to it that the connection is closed."""
+        self._meter, self._breached = meter, breached
+        if self._frames_begin is not None:
+            self._frames_begin.set()
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._given_back:
             await trio.lowlevel.checkpoint()
             size = max_bytes or len(self._given_back)
             data, self._given_back = self._given_back[:size], self._given_back[size:]
             return data
-        return await self._stream.receive_some(max_bytes)
+        if self._frames_begin is None:
+            return await self._stream.receive_some(max_bytes)
+        if not self._frames_begin.is_set():
+            await self._frames_begin.wait()
+        early, self._early_frames = self._early_frames, b""
+        frames = early or await self._stream.receive_some(max_bytes)
+        if self._meter is not None and (breach := self._meter.feed(frames)) is not None and self._breached is not None:
+            self._breached(breach)
+            await self._forget()
+            return b""
+        return frames
+
+    async def _forget(self) -> None:
+        """Read until the client closes. Closing on unread bytes would reset the connection, and the reason be lost."""
+        data = await self._stream.receive_some(FORGET_BYTES)
+        while data and not ends_with_close(data):
+            await trio.sleep(FORGET_PAUSE_S)
+            data = await self._stream.receive_some(FORGET_BYTES)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._writing.locked():

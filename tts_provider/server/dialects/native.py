@@ -26,6 +26,7 @@ from tts_provider import messages as wire
 from tts_provider.errors import Busy, Draining, InvalidRequest, TTSError, UnsupportedMessage
 from tts_provider.server.dialects.native_answers import Answer, describe_server, voice_entries
 from tts_provider.server.failures import faults_as_errors
+from tts_provider.server.rate import TokenBucket
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import UNSUPPORTED, Session
 from tts_provider.streaming.text import TextSource
@@ -74,6 +75,7 @@ class NativeDialect:
         self._queued = trio.Event()
         self._numbers = itertools.count(1)
         self._commands = 0
+        self._commands_left = TokenBucket(service.settings.max_commands_per_s, trio.current_time())
         self._binary_messages = 0
         self._nursery: trio.Nursery
 
@@ -131,6 +133,11 @@ class NativeDialect:
                 self._cancel(request_id)
             case wire.Hello():
                 self._multiplex()
+            case wire.Info() | wire.Voices() | wire.Preload() | wire.Hello() if not self._commands_left.take(
+                trio.current_time()
+            ):
+                limit = self._service.settings.max_commands_per_s
+                raise Busy(f"At most {limit} commands may come a second.")
             case wire.Info():
                 self._outbox.reply(wire.encode(describe_server(self._service)))
             case wire.Voices(model, lang):
