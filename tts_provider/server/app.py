@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tts_provider.errors import InternalError, TTSError
-from tts_provider.server.http import ErrorBody, HttpError, JSONResponse, error_headers, error_type
+from tts_provider.server.http import ErrorBody, HttpError, error_headers, error_type
 from tts_provider.server.http_bridge import ASGIApp, Message, Receive, Send
+from tts_provider.server.http_json import JSONResponse
 from tts_provider.server.metrics import CONTENT_TYPE, Metrics
 
 __all__ = ["build_app"]

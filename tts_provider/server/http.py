@@ -10,7 +10,6 @@ from typing import Final
 import h11
 import msgspec
 import trio
-from starlette.responses import Response
 
 from tts_provider.errors import TTSError
 
@@ -18,7 +17,6 @@ __all__ = [
     "ENGINE_USED",
     "ErrorBody",
     "HttpError",
-    "JSONResponse",
     "common_headers",
     "error_headers",
     "error_type",
@@ -52,15 +50,6 @@ class ErrorBody(msgspec.Struct):
     """The JSON body of every HTTP error."""
 
     error: HttpError
-
-
-class JSONResponse(Response):
-    """A JSON body of anything that msgspec encodes."""
-
-    media_type = "application/json"
-
-    def render(self, content: object) -> bytes:
-        return msgspec.json.encode(content)
 
 
 def error_type(status: int) -> str:

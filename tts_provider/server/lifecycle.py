@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import math
 import signal
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import structlog
 import trio
@@ -18,13 +20,9 @@ from tts_provider.engines.base import Engine
 from tts_provider.engines.catalog import Catalog, Entry
 from tts_provider.errors import TTSError
 from tts_provider.server.access import Access, is_loopback
-from tts_provider.server.app import build_app
-from tts_provider.server.dialects.deepgram import PATH as DEEPGRAM_PATH
-from tts_provider.server.dialects.deepgram import DeepgramDialect, deepgram_routes
 from tts_provider.server.dialects.native import NativeDialect
 from tts_provider.server.dialects.native_answers import describe_server
-from tts_provider.server.dialects.openai import OpenAIDialect
-from tts_provider.server.http_bridge import HttpBridge
+from tts_provider.server.http_bridge import ASGIApp, HttpBridge, Message, Receive, Send
 from tts_provider.server.listener import BACKLOG, Connection, Listener, Serve
 from tts_provider.server.metrics import EngineReading, Reading
 from tts_provider.server.service import SpeechService
@@ -33,6 +31,8 @@ from tts_provider.server.tls import tls_context
 from tts_provider.settings import Settings, SettingsError
 
 __all__ = ["ServerAddress", "engine_entries", "serve"]
+
+DEEPGRAM_PATH: Final = "/v1/speak"
 
 log = structlog.get_logger(__name__)
 
@@ -180,6 +180,8 @@ async def serve(
     async def session(connection: Connection) -> None:
         path, _, query = connection.path.partition("?")
         if path.rstrip("/") == DEEPGRAM_PATH:
+            from tts_provider.server.dialects.deepgram import DeepgramDialect
+
             request_id = str(uuid.uuid4())
             headers = [(b"dg-request-id", request_id.encode())]
             await sessions.serve(
@@ -188,13 +190,21 @@ async def serve(
         else:
             await sessions.serve(connection, lambda session: NativeDialect(service, session).run())
 
-    app = build_app(
-        [*OpenAIDialect(service).routes(), *deepgram_routes(service)],
-        metrics=service.metrics,
-        ready=lambda: preloaded.is_set() and service.ready,
-        describe=lambda: describe_server(service),
-        origins=access.origins,
-    )
+    def build_http() -> ASGIApp:
+        from tts_provider.server.app import build_app
+        from tts_provider.server.dialects.deepgram import deepgram_routes
+        from tts_provider.server.dialects.openai import OpenAIDialect
+
+        return build_app(
+            [*OpenAIDialect(service).routes(), *deepgram_routes(service, DEEPGRAM_PATH)],
+            metrics=service.metrics,
+            ready=lambda: preloaded.is_set() and service.ready,
+            describe=lambda: describe_server(service),
+            origins=access.origins,
+        )
+
+    # What makes no sense in this setting is to be told at once.
+    app = build_http() if settings.openai_voices else _when_asked(build_http)
     http = HttpBridge(app, max_body_bytes=settings.max_message_bytes, scheme="http" if tls is None else "https")
     listener = Listener(
         settings, session, http, access=access, told=service.metrics.told, tls=tls, turns_away=service.turns_away
@@ -226,6 +236,8 @@ async def serve(
         nursery.start_soon(service.metrics.watch_loop)
         nursery.start_soon(service.admission.run)
         nursery.start_soon(service.health.run)
+        if own_process:
+            nursery.start_soon(trio.to_thread.run_sync, _import_the_rest)
         task_status.started(address)
         async with trio.open_nursery() as connections:
             with accepting:
@@ -240,6 +252,24 @@ async def serve(
             connections.start_soon(listener.drain, settings.drain_s)
         log.info("server.stopped")
         nursery.cancel_scope.cancel(reason="stopped")
+
+
+def _when_asked(build: Callable[[], ASGIApp]) -> ASGIApp:
+    """The application that `build` makes once somebody asks it something."""
+    built: ASGIApp | None = None
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        nonlocal built
+        built = built or build()
+        await built(scope, receive, send)
+
+    return app
+
+
+def _import_the_rest() -> None:
+    """Import what HTTP needs: 70 ms that nobody who waits for the server to listen has to wait for."""
+    for name in ("app", "dialects.deepgram", "dialects.openai"):
+        importlib.import_module(f"tts_provider.server.{name}")
 
 
 def _wyoming(service: SpeechService, sessions: Sessions) -> Serve:

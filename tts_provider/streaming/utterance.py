@@ -8,6 +8,7 @@ the dialect and waits for it. A slow listener thus holds up its own engine calls
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVarTuple, Unpack
@@ -240,21 +241,35 @@ class Utterance:
     # --- Engine to listener ---
 
     async def _play(self, lanes: trio.MemoryReceiveChannel[tuple[Unit, Lane]], deliver: Deliver) -> None:
-        async for unit, lane in lanes:
-            self._renderer.begin_unit(unit)
-            self.speaking = unit.chunk.text
-            limit = FIRST_AUDIO_S
-            while (item := await _take(lane, limit)) is not None:
-                limit = NEXT_AUDIO_S
+        limit_s = FIRST_AUDIO_S
+        with (
+            trio.CancelScope() as patience
+        ):
+            async for unit, lane in lanes:
+                self._renderer.begin_unit(unit)
+                self.speaking = unit.chunk.text
+                limit_s = FIRST_AUDIO_S
+                while True:
+                    patience.deadline = trio.current_time() + limit_s
+                    item = await lane.take()
+                    patience.deadline = math.inf
+                    if item is None:
+                        break
+                    limit_s = NEXT_AUDIO_S
+                    self._heard.set()
+                    await self._hand_over(await self._off_the_loop(self._render, item), deliver)
+                self._lanes.discard(lane)
                 self._heard.set()
-                await self._hand_over(await self._off_the_loop(self._render, item), deliver)
-            self._lanes.discard(lane)
-            self._heard.set()
-            await self._hand_over(await self._off_the_loop(self._renderer.end_unit), deliver)
-            if not self._renderer.sounded:
-                raise NoAudio(f"The engine made no sound for {_place(unit)}.")
-            if lane.pushed_s < self._shortest_s(unit):
-                raise SynthesisFailed(f"The engine made only {lane.pushed_s:.2f} s of audio for {_place(unit)}.")
+                await self._end_unit(unit, lane, deliver)
+        if patience.cancelled_caught:
+            raise SynthesisTimeout(f"The engine made no audio for {limit_s:.0f} seconds.")
+
+    async def _end_unit(self, unit: Unit, lane: Lane, deliver: Deliver) -> None:
+        await self._hand_over(await self._off_the_loop(self._renderer.end_unit), deliver)
+        if not self._renderer.sounded:
+            raise NoAudio(f"The engine made no sound for {_place(unit)}.")
+        if lane.pushed_s < self._shortest_s(unit):
+            raise SynthesisFailed(f"The engine made only {lane.pushed_s:.2f} s of audio for {_place(unit)}.")
 
     async def _off_the_loop(self, render: Callable[[Unpack[Arguments]], list[Event]], *args: *Arguments) -> list[Event]:
         """What `render` makes of `args`; in a thread when it encodes."""
@@ -279,12 +294,6 @@ class Utterance:
 
 def _place(unit: Unit) -> str:
     return f"characters {unit.chunk.start} to {unit.chunk.end} of the text"
-
-
-async def _take(lane: Lane, limit_s: float) -> LaneItem | None:
-    with trio.move_on_after(limit_s):
-        return await lane.take()
-    raise SynthesisTimeout(f"The engine made no audio for {limit_s:.0f} seconds.")
 
 
 def _as_engine_error(error: Exception) -> TTSError:

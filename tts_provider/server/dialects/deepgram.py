@@ -25,8 +25,9 @@ from tts_provider import __version__
 from tts_provider.errors import InvalidRequest, InvalidSampleRate, TTSError, UnsupportedFormat, UnsupportedMessage
 from tts_provider.messages import DEFAULT_SAMPLE_RATE
 from tts_provider.server.comfort import Patience
-from tts_provider.server.http import JSONResponse, error_headers
+from tts_provider.server.http import error_headers
 from tts_provider.server.http_audio import AudioAnswer
+from tts_provider.server.http_json import JSONResponse
 from tts_provider.server.reading import SPEED_RANGE, Reader, Speed
 from tts_provider.server.service import SpeechService
 from tts_provider.server.session import Session
@@ -35,9 +36,8 @@ from tts_provider.server.voices import substitution
 from tts_provider.streaming.events import Started
 from tts_provider.streaming.text import TextSource
 
-__all__ = ["PATH", "DeepgramDialect", "deepgram_routes"]
+__all__ = ["DeepgramDialect", "deepgram_routes"]
 
-PATH: Final = "/v1/speak"
 PATIENCE_S: Final = 8.0
 """Without sound before a waiting client is told that all is well; clients give up after 10 s."""
 SAMPLE_RATES: Final = (8_000, 16_000, 24_000, 32_000, 48_000)
@@ -226,8 +226,8 @@ class DeepgramDialect:
         self._tell("Flushed", sequence_id=next(self._sequence))
 
 
-def deepgram_routes(service: SpeechService) -> list[Route]:
-    """The route of the POST. Its audio is sent while it is made; its errors are in Deepgram's form."""
+def deepgram_routes(service: SpeechService, path: str) -> list[Route]:
+    """The route of the POST to `path`. Its audio is sent while it is made; its errors are in Deepgram's form."""
 
     async def speak(request: Request) -> Response:
         request_id = str(uuid.uuid4())
@@ -247,4 +247,4 @@ def deepgram_routes(service: SpeechService) -> list[Route]:
         headers = {"dg-request-id": request_id, "dg-model-uuid": target.uuid}
         return AudioAnswer(service, parameters, text, headers=headers, refuse=refuse)
 
-    return [Route(PATH, speak, methods=["POST"])]
+    return [Route(path, speak, methods=["POST"])]

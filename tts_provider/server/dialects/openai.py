@@ -21,7 +21,7 @@ from tts_provider.engines.catalog import EngineState
 from tts_provider.errors import EngineError, TTSError
 from tts_provider.messages import DEFAULT_LANG, SpeechParameters
 from tts_provider.server.dialects.openai_answers import EventAnswer, OpenAIAnswer, refuse
-from tts_provider.server.http import JSONResponse
+from tts_provider.server.http_json import JSONResponse
 from tts_provider.server.reading import SPEED_RANGE, Name, Reader, Speed
 from tts_provider.server.service import SpeechService
 from tts_provider.server.voices import speaker_or_voice
