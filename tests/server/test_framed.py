@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MemoryReceiveStream, memory_stream_pair
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from tts_provider.errors import InvalidJSON, InvalidRequest
 from tts_provider.server.framed import FramedStream
@@ -19,7 +19,7 @@ def length(line: bytes) -> int:
         raise InvalidJSON("This is no number.") from None
 
 
-def framed() -> tuple[FramedStream, trio.StapledStream[trio.abc.SendStream, MemoryReceiveStream]]:
+def framed() -> tuple[FramedStream, trio.StapledStream[MemorySendStream, MemoryReceiveStream]]:
     """A connection whose lines are the lengths of what follows, and the client's end."""
     ours, theirs = memory_stream_pair()
     return FramedStream(GuardedStream(ours, 10.0), length, 100), theirs
