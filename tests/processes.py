@@ -46,7 +46,10 @@ class Process:
         assert self.child.stderr is not None
         for line in self.child.stderr:
             with self._logged:
-                self.log.append(json.loads(line))
+                try:
+                    self.log.append(json.loads(line))
+                except ValueError:  # not of the log: a traceback, a warning
+                    self.log.append({"event": line.rstrip(), "level": "error"})
                 self._logged.notify_all()
         with self._logged:
             self._ended = True

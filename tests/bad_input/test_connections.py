@@ -211,7 +211,7 @@ async def test_row_69_a_second_request_waits_for_the_first(start_server: StartSe
         row(73, "path", b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
         row(73, "encoded", b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
         row(77, "version-8", HANDSHAKE.replace(b"Version: 13", b"Version: 8"), 426),
-        row(77, "no-version", HANDSHAKE.replace(b"Sec-WebSocket-Version: 13\r\n", b""), 400),
+        row(77, "no-version", HANDSHAKE.replace(b"Sec-WebSocket-Version: 13\r\n", b""), 426),
         row(78, "200-kib", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 204_800 + b"\r\n\r\n", 431),
         row(78, "10000-headers", b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: 1\r\n" * 10_000 + b"\r\n", 431),
     ],

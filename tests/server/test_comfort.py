@@ -25,8 +25,8 @@ class Listener:
         self.began = trio.current_time()
 
     async def __call__(self, samples: bytes) -> None:
-        await trio.sleep(self.takes_s)
         self.heard.append((round(trio.current_time() - self.began, 3), samples))
+        await trio.sleep(self.takes_s)
 
     @property
     def silences(self) -> list[float]:

@@ -102,9 +102,11 @@ async def test_clearing_cancels_the_current_and_forgets_the_others(
     answers = Answers(session)
     turns = Turns[str](session, 8, answers)
     start(nursery, session, turns)
+    transport.reading = trio.Event()
+    session.outbox.reply("hello")
+    await trio.sleep(0.5)
     turns.add("one")
     turns.add("two")
-    transport.reading = trio.Event()
     await trio.sleep(0.5)
     turns.clear(lambda: session.outbox.reply("first"))
     turns.clear(lambda: session.outbox.reply("second"))
@@ -113,8 +115,10 @@ async def test_clearing_cancels_the_current_and_forgets_the_others(
     transport.reading.set()
     await trio.sleep(5)
     assert answers.begun == ["one", "three"]
-    # The outbox had taken the first message already.
-    assert transport.told == ["one begins", "first", "second", "three begins", "three ends"]
+    assert transport.told == ["hello", "first", "second", "three begins", "three ends"]
+    session.drain()
+    await trio.sleep(1)
+    assert transport.closed is not None  # nobody waits for what was forgotten
 
 
 async def test_clearing_nothing_is_told_at_once(autojump_clock: MockClock, session: Session) -> None:
@@ -123,6 +127,29 @@ async def test_clearing_nothing_is_told_at_once(autojump_clock: MockClock, sessi
     turns.add("waits")  # and nobody answers yet
     turns.clear(lambda: told.append("cleared"))
     assert told == ["cleared"]
+
+
+async def test_clearing_faster_than_an_answer_stops_is_refused(
+    autojump_clock: MockClock, nursery: trio.Nursery, session: Session
+) -> None:
+    """What was promised before still comes."""
+    told: list[int] = []
+
+    async def stop_slowly(_: str) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+
+    turns = Turns[str](session, 2, stop_slowly)
+    start(nursery, session, turns)
+    turns.add("one")
+    await trio.sleep(1)
+    for number in range(3):
+        turns.clear(lambda number=number: told.append(number))  # type: ignore[misc]
+    with pytest.raises(Busy, match="2"):
+        turns.clear(lambda: told.append(3))
+    assert told == []
+    await trio.sleep(10)
+    assert told == [0, 1, 2]
 
 
 async def test_a_session_with_requests_is_not_idle_and_drains_behind_them(

@@ -48,24 +48,20 @@ async def comforted(send: Send, sample_rate: int, after_s: float) -> AsyncIterat
     speech. 0 sends none.
     """
     sending = trio.Lock()  # speech and silence take turns
-    spoken = 0
 
     async def put(samples: bytes) -> None:
         await send(samples)
         patience.since = max(patience.since, trio.current_time()) + len(samples) / (SAMPLE_BYTES * sample_rate)
 
     async def speak(samples: bytes) -> None:
-        nonlocal spoken
-        spoken += 1
         async with sending:
             await put(samples)
 
     async def keep_company() -> None:
-        before = spoken
         silence = bytes(SAMPLE_BYTES * round(SILENCE_S * sample_rate))
         while True:
             async with sending:
-                if spoken != before or trio.current_time() < patience.since:  # speech came meanwhile
+                if trio.current_time() < patience.since:  # speech came meanwhile
                     return
                 await put(silence)
             await trio.sleep_until(patience.since)
