@@ -242,9 +242,8 @@ class Utterance:
 
     async def _play(self, lanes: trio.MemoryReceiveChannel[tuple[Unit, Lane]], deliver: Deliver) -> None:
         limit_s = FIRST_AUDIO_S
-        with (
-            trio.CancelScope() as patience
-        ):
+        # One scope for all waits, its deadline moved: a scope for each was a twentieth of a frame's cost.
+        with trio.CancelScope() as patience:
             async for unit, lane in lanes:
                 self._renderer.begin_unit(unit)
                 self.speaking = unit.chunk.text
