@@ -22,6 +22,13 @@ class SlowWebSocket(WebSocket):
     def sent(self) -> list[str | bytes]:
         return [message for batch in self.batches for message in batch]
 
+    @property
+    def unsent(self) -> bool:
+        return False
+
+    def send_now(self, message: str | bytes) -> bool:
+        return False
+
     async def send(self, messages: list[str | bytes]) -> None:
         self.batches.append(messages)
         await self.open.wait()

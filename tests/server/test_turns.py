@@ -31,6 +31,11 @@ class Transport:
         await self.reading.wait()
         self.told += messages
 
+    unsent = False
+
+    def send_now(self, message: str | bytes) -> bool:
+        return False
+
     async def answers_ping(self, timeout_s: float) -> bool:
         return True
 

@@ -65,6 +65,15 @@ class FramedStream:
             raise Closed
         self._buffer += received
 
+    @property
+    def unsent(self) -> bool:
+        """Whether a part of what `send_now` took is to be sent by the next `send`, even by one of no messages."""
+        return self._stream.unsent
+
+    def send_now(self, message: str | bytes) -> bool:
+        """Send an encoded message if that can be done without waiting and while nothing else is being sent."""
+        return self._stream.send_now(message.encode() if isinstance(message, str) else message)
+
     async def send(self, messages: list[str | bytes]) -> None:
         """Send encoded messages in order.
 

@@ -212,7 +212,7 @@ class MeasuredUtterance(Utterance):
         return summary
 
     async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
-        size = sum(len(event.data) for event in events if isinstance(event, AudioFrame))
+        size = sum([len(event.data) for event in events if isinstance(event, AudioFrame)])
         if not size:
             await super()._hand_over(events, deliver)
             return

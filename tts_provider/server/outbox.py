@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,12 +19,22 @@ MAX_REPLIES: Final = 64
 """Answers to commands that may wait besides. A client that sends more without reading an answer is dropped."""
 BATCH_BYTES: Final = 65_536
 """Sent in one system call at most."""
+ALONE_S: Final = 0.02
+"""A message that comes so long after the last one is sent at once. What comes faster goes out together: then it is the number
+of system calls that counts, else that of task switches."""
 PUTS_AT_A_TIME: Final = 4
 """Messages that requests may add before others have their turn: a switch of tasks costs as much as the rest of a `put`."""
 
 
 class Peer(Protocol):
     """The client's end: a WebSocket, or a stream of another protocol's messages."""
+
+    @property
+    def unsent(self) -> bool:
+        """Whether a part of what `send_now` took is to be sent by the next `send`, even by one of no messages."""
+
+    def send_now(self, message: str | bytes) -> bool:
+        """Send `message` if that can be done without waiting and while nothing else is being sent; whether it was done."""
 
     async def send(self, messages: list[str | bytes]) -> None:
         """Send `messages` in order and, where they are small, together.
@@ -52,14 +63,23 @@ class Outbox:
         self._room = trio.Semaphore(MAX_MESSAGES)
         self._puts = 0
         """Since others last had their turn."""
+        self._put_at = -math.inf
+        """When the last one was."""
+        self._sending = False
         self._stopping = False
         self._stopped = trio.Event()
 
     async def put(self, message: str | bytes, owner: object) -> None:
         """Add a message of the request `owner`; waits while the client is slow, first come first served."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        now = trio.current_time()
+        alone, self._put_at = now >= self._put_at + ALONE_S, now
+        if alone and not (self._items or self._sending) and self._peer.send_now(message):
+            if self._peer.unsent:
+                self._filled.set()
+            return
         self._puts += 1
         if self._room.value and self._puts < PUTS_AT_A_TIME:
-            await trio.lowlevel.checkpoint_if_cancelled()
             self._room.acquire_nowait()
         else:
             self._puts = 0
@@ -100,9 +120,11 @@ class Outbox:
             Closed: the connection is gone.
         """
         try:
-            while not (self._stopping and not self._items):
-                if self._items:
+            while not (self._stopping and not self._items and not self._peer.unsent):
+                if self._items or self._peer.unsent:
+                    self._sending = True
                     await self._peer.send(self._take())
+                    self._sending = False
                 else:
                     self._filled = trio.Event()
                     await self._filled.wait()

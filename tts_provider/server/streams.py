@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import trio
@@ -26,6 +27,7 @@ class GuardedStream(Stream):
     * A write that makes no progress for `stall_s` closes the socket and raises `trio.BrokenResourceError`. So does a cancelled
       one: half a frame is on the wire, and nothing sensible can follow it.
     * Writes of several tasks follow one another, each of them whole.
+    * `send_now` writes what the kernel takes without waiting: a task that waits for a write loses its turn even if it need not.
     """
 
     def __init__(self, stream: Stream, stall_s: float) -> None:
@@ -38,6 +40,9 @@ class GuardedStream(Stream):
         self._frames_begin: trio.Event | None = None
         self._broken = False
         self._writing = trio.StrictFIFOLock()
+        self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self._unsent = b""
+        """The rest of what `send_now` took."""
         self.writing_since: float | None = None
         """When the write that is waiting began, on Trio's clock; None when none is."""
 
@@ -81,6 +86,22 @@ class GuardedStream(Stream):
             await trio.sleep(FORGET_PAUSE_S)
             data = await self._stream.receive_some(FORGET_BYTES)
 
+    @property
+    def unsent(self) -> bool:
+        """Whether a part of what `send_now` took goes out with the next `send_all`, be that of nothing."""
+        return bool(self._unsent)
+
+    def send_now(self, data: bytes) -> bool:
+        """Write `data` if nothing else is being written and the kernel takes at least its beginning; whether that was so."""
+        if self._socket is None or self._broken or self._unsent or self._writing.locked():
+            return False
+        try:
+            count = os.write(self._socket.fileno(), data)
+        except OSError:  # BlockingIOError among them; one that matters will be met again by `send_all`
+            return False
+        self._unsent = data[count:]
+        return True
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._writing.locked():
             await self._writing.acquire()
@@ -94,6 +115,8 @@ class GuardedStream(Stream):
     async def _send_whole(self, data: bytes | bytearray | memoryview) -> None:
         if self._broken:
             raise trio.BrokenResourceError("The connection was given up.")
+        if self._unsent:
+            data, self._unsent = self._unsent + bytes(data), b""
         sent = False
         self.writing_since = trio.current_time()
         try:

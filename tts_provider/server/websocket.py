@@ -86,6 +86,15 @@ class WebSocket:
         except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Closed from error
 
+    @property
+    def unsent(self) -> bool:
+        """Whether a part of what `send_now` took is to be sent by the next `send`, even by one of no messages."""
+        return self._stream.unsent
+
+    def send_now(self, message: str | bytes) -> bool:
+        """Send `message` if that can be done without waiting and while nothing else is being sent; whether it was done."""
+        return not self._connection.closed and self._stream.send_now(b"".join(_frame(message)))
+
     async def send(self, messages: list[str | bytes]) -> None:
         """Send `messages` in order and, where they are small, together.
 

@@ -43,6 +43,7 @@ FRAME_MS: Final = 100
 """Audio in a frame after the first: small enough to be heard soon, large enough that a frame's cost does not count."""
 
 _NOTHING: Final[Samples] = np.zeros(0, np.float32)
+_FULL_SCALE: Final = np.float32(S16_MAX)
 
 
 def to_s16(samples: Samples) -> bytes:
@@ -50,10 +51,14 @@ def to_s16(samples: Samples) -> bytes:
 
     Beyond full scale is clipped (unclipped, 1.2 would wrap round to a loud click), infinity is full scale, NaN is silence.
     """
-    scaled = np.clip(_finite(samples), -1.0, 1.0)
-    scaled *= S16_MAX
+    if not samples.size:
+        return b""
+    if not (np.minimum.reduce(samples) >= -1.0 and np.maximum.reduce(samples) <= 1.0):  # to look is cheaper than to clip
+        samples = np.clip(_finite(samples), -1.0, 1.0)
+    scaled = samples * _FULL_SCALE
     # rint: truncation would double the quantisation error.
-    return np.rint(scaled, out=scaled).astype("<i2").tobytes()
+    s16: bytes = np.rint(scaled, out=scaled).astype("<i2").tobytes()
+    return s16
 
 
 def _finite(samples: Samples) -> Samples:
@@ -103,7 +108,7 @@ class Trimmer:
         fed = self._position + len(self._held)
         loud = np.abs(samples) > SILENCE_LEVEL  # False for NaN
         self._held = np.concatenate((self._held, samples))
-        last = len(loud) - 1 - int(loud[::-1].argmax())
+        last = len(loud) - 1 if loud[-1] else len(loud) - 1 - int(loud[::-1].argmax())
         if loud[last]:
             self._speech_end = fed + last + 1
             if self._start is None:

@@ -249,9 +249,12 @@ class Utterance:
                 self.speaking = unit.chunk.text
                 limit_s = FIRST_AUDIO_S
                 while True:
-                    patience.deadline = trio.current_time() + limit_s
-                    item = await lane.take()
-                    patience.deadline = math.inf
+                    if lane.seconds:
+                        item = await lane.take()
+                    else:
+                        patience.deadline = trio.current_time() + limit_s
+                        item = await lane.take()
+                        patience.deadline = math.inf
                     if item is None:
                         break
                     limit_s = NEXT_AUDIO_S
