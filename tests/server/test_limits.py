@@ -49,6 +49,19 @@ async def test_a_breach_closes_the_connection_and_says_why(
         await other.legacy({"text": "Hi."})
 
 
+@pytest.mark.row(12)
+async def test_a_message_has_256_fragments_unless_it_is_set_otherwise(start_server: StartServer) -> None:
+    server = await start_server(FakeEngine(), close_s=0.5)
+    whole = b'{"command": "info"}'.ljust(256)
+    fragments = [frame(CONTINUATION if at else TEXT, whole[at : at + 1], fin=False) for at in range(256)]
+    async with upgraded(server.address.port) as client:
+        await client.send(b"".join(fragments[:255]) + frame(CONTINUATION, whole[255:]))
+        await client.read_until(b'"server_version"')
+    async with upgraded(server.address.port) as client:
+        await client.send(b"".join(fragments) + frame(CONTINUATION))
+        assert await client.closing() == (1008, "a message has 256 fragments at most")
+
+
 async def test_a_client_that_writes_on_hears_why_it_was_closed(start_server: StartServer) -> None:
     """Closing on unread bytes would reset the connection, and the close frame be lost on the way."""
     server = await start_server(FakeEngine(), max_message_bytes=2000)

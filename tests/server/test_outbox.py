@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
+from tts_provider.server.framed import FramedStream
 from tts_provider.server.outbox import MAX_MESSAGES, MAX_REPLIES, Outbox
 from tts_provider.server.streams import GuardedStream
 from tts_provider.server.websocket import Closed, WebSocket
@@ -150,6 +151,63 @@ async def test_writes_of_several_tasks_do_not_mix(nursery: trio.Nursery) -> None
     while len(received) < 600_000:
         received += await far.receive_some(65_536)
     assert received == b"a" * 200_000 + b"b" * 200_000 + b"c" * 200_000
+
+
+async def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    near, far = trio.socket.socketpair()
+    return trio.SocketStream(near), trio.SocketStream(far)
+
+
+async def read(stream: trio.SocketStream, size: int) -> bytes:
+    data = b""
+    with trio.fail_after(10):
+        while len(data) < size:
+            data += await stream.receive_some()
+    return data
+
+
+async def test_a_message_that_comes_alone_is_sent_at_once(autojump_clock: MockClock) -> None:
+    """By the task that made it. One that comes at its heels waits for the others that may come."""
+    near, far = await socket_pair()
+    outbox = Outbox(FramedStream(GuardedStream(near, 5.0), int, 100))
+    async with near, far:
+        await trio.sleep(1)
+        await outbox.put(b"one", "request")
+        assert await read(far, 3) == b"one"
+        await outbox.put(b"two", "request")
+        with trio.move_on_after(1) as waiting:
+            await far.receive_some()
+        assert waiting.cancelled_caught
+
+
+async def test_what_the_kernel_does_not_take_at_once_is_sent_before_what_follows(nursery: trio.Nursery) -> None:
+    """However little it takes: nothing is lost, and nothing comes in between."""
+    near, far = await socket_pair()
+    stream = GuardedStream(near, 5.0)
+    outbox = Outbox(FramedStream(stream, int, 100))
+    big = bytes(range(256)) * 40_000
+    async with near, far:
+        await outbox.put(big, "request")
+        assert stream.unsent
+        await outbox.put(b"next", "request")
+        nursery.start_soon(outbox.run)
+        assert await read(far, len(big) + 4) == big + b"next"
+        assert not stream.unsent
+
+
+async def test_nothing_is_sent_at_once_while_something_is_being_sent(nursery: trio.Nursery) -> None:
+    near, far = await socket_pair()
+    stream = GuardedStream(near, 5.0)
+    big = bytes(10_000_000)
+    async with near, far:
+        nursery.start_soon(stream.send_all, big)
+        await wait_all_tasks_blocked()
+        assert not stream.send_now(b"in between")
+        assert await read(far, len(big)) == big
+        await wait_all_tasks_blocked()
+        assert stream.send_now(b"after")
+        await stream.aclose()
+        assert not stream.send_now(b"too late")
 
 
 async def test_bytes_given_back_are_read_first() -> None:
