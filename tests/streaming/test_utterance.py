@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.fake_engine import SECONDS_PER_CHARACTER, VOICES, FakeEngine
 from tts_provider.engines.base import Capabilities, QueueReport, Session, Sink, SpeechChunk, SpeechOptions, VoiceChoice
-from tts_provider.errors import EmptyText, NoAudio, Overloaded, SynthesisFailed, SynthesisTimeout, TextTooLong
+from tts_provider.errors import EmptyText, InvalidRequest, NoAudio, Overloaded, SynthesisFailed, SynthesisTimeout, TextTooLong
 from tts_provider.streaming.events import AudioFrame, Event, SentenceStart
 from tts_provider.streaming.text import TextSource, is_speakable
 from tts_provider.streaming.utterance import Output, Summary, Utterance
@@ -231,6 +231,18 @@ async def test_no_session_is_opened_before_there_is_something_to_say(autojump_cl
         text.end()
     assert summaries[0].session_at == summaries[0].asked_at == pytest.approx(trio.current_time())
     assert summaries[0].sentences == 2
+
+
+async def test_a_text_that_nobody_goes_on_writing_ends(autojump_clock: MockClock) -> None:
+    """After two minutes: what was written is spoken, the place of the engine is free, and more text is refused."""
+    engine, text = FakeEngine(), TextSource(1_000)
+    text.append("A sentence that is complete. And one that")
+    _, summary = await speak(utterance(engine, text))
+    assert 115 < trio.current_time() < 130
+    assert summary.sentences == 2
+    assert engine.sessions == 0
+    with pytest.raises(InvalidRequest):
+        text.append(" is not.")
 
 
 async def test_a_text_without_sound_opens_no_session() -> None:

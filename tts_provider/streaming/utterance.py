@@ -34,6 +34,8 @@ FIRST_ALONE_S: Final = 0.05
 everybody's second piece has been cut. No listener can tell, for the first piece plays longer than that."""
 FIRST_AUDIO_S: Final = 30.0
 """Until the first audio of a piece. Engines have shorter deadlines of their own; this one ends an engine that hangs."""
+TEXT_SILENCE_S: Final = 120.0
+"""Without new text after the first piece, and the text is taken for complete: what speaks it may be one of few."""
 NEXT_AUDIO_S: Final = 20.0
 """Between two blocks of a piece."""
 MAX_SECONDS_FIXED: Final = 30.0
@@ -107,6 +109,7 @@ class Utterance:
             options = replace(options, encoding=output.format)
         self._encoders = output.encoders if output.format not in RAW_FORMATS and not options.encoding else None
         self._options = options
+        self._text = text
         self._pieces = PieceReader(text, Chunker(choice.lang, max_weight=self._abilities.max_chunk_weight))
         self._renderer = Renderer(
             engine_rate=self._abilities.sample_rate,
@@ -188,7 +191,11 @@ class Utterance:
                 if self._units == 1 and self._abilities.parallel_chunks > 1:
                     await trio.sleep(FIRST_ALONE_S)
                 await self._wait_for_listener()
-                unit = await self._next_unit()
+                with trio.move_on_after(TEXT_SILENCE_S) as patience:
+                    unit = await self._next_unit()
+                if patience.cancelled_caught:
+                    self._text.end()
+                    unit = await self._next_unit()
 
     async def _say(self, session: Session, unit: Unit, lane: Lane, places: trio.Semaphore) -> None:
         try:

@@ -117,8 +117,8 @@ class Library:
         self._in_pause = False
         try:
             library = ctypes.CDLL(path)
-        except OSError as error:
-            raise Unusable(f"The library cannot be loaded ({error}).") from None
+        except OSError:  # its message names paths, and what is said here reaches clients
+            raise Unusable("The library cannot be loaded.") from None
         library.espeak_Info.restype = ctypes.c_char_p
         library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(Voice))
         self.sample_rate: int = library.espeak_Initialize(
