@@ -136,12 +136,25 @@ def _serve(args: argparse.Namespace) -> int:
         return 0
     import trio
 
+    _import_structlog()
     from tts_provider.logs import configure_logging
     from tts_provider.server.lifecycle import serve
 
     configure_logging(settings.log_level, settings.log_format, settings.api_keys)
     trio.run(serve, settings)
     return 0
+
+
+def _import_structlog() -> None:
+    """Import structlog as where rich is not installed: it would import rich, a tenth of the start, and nobody here uses it."""
+    hidden = "rich" not in sys.modules
+    if hidden:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog  # noqa: F401
+    finally:
+        if hidden:
+            del sys.modules["rich"]
 
 
 def _say(args: argparse.Namespace) -> int:

@@ -214,7 +214,6 @@ async def serve(
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
         if own_process:
-            _tune_garbage_collection()
             await nursery.start(_obey_signals, accepting, nursery.cancel_scope)
         await nursery.start(catalog.run)
         sockets = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
@@ -237,7 +236,7 @@ async def serve(
         nursery.start_soon(service.admission.run)
         nursery.start_soon(service.health.run)
         if own_process:
-            nursery.start_soon(trio.to_thread.run_sync, _import_the_rest)
+            nursery.start_soon(_settle_in)
         task_status.started(address)
         async with trio.open_nursery() as connections:
             with accepting:
@@ -266,8 +265,13 @@ def _when_asked(build: Callable[[], ASGIApp]) -> ASGIApp:
     return app
 
 
-def _import_the_rest() -> None:
-    """Import what HTTP needs: 70 ms that nobody who waits for the server to listen has to wait for."""
+async def _settle_in() -> None:
+    """Do what nobody who waits for the server to listen has to wait for: a tenth of a second."""
+    await trio.to_thread.run_sync(_import_http)
+    _tune_garbage_collection()
+
+
+def _import_http() -> None:
     for name in ("app", "dialects.deepgram", "dialects.openai"):
         importlib.import_module(f"tts_provider.server.{name}")
 
