@@ -91,7 +91,7 @@ class GuardedStream(Stream):
         """Whether a part of what `send_now` took goes out with the next `send_all`, be that of nothing."""
         return bool(self._unsent)
 
-    def send_now(self, data: bytes) -> bool:
+    def send_now(self, data: bytes | bytearray | memoryview) -> bool:
         """Write `data` if nothing else is being written and the kernel takes at least its beginning; whether that was so."""
         if self._socket is None or self._broken or self._unsent or self._writing.locked():
             return False
@@ -99,10 +99,15 @@ class GuardedStream(Stream):
             count = os.write(self._socket.fileno(), data)
         except OSError:  # BlockingIOError among them; one that matters will be met again by `send_all`
             return False
-        self._unsent = data[count:]
+        self._unsent = bytes(data[count:])
         return True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if len(data) <= SLICE_BYTES and self.send_now(data):
+            if not self._unsent:
+                return
+            data = b""
         if self._writing.locked():
             await self._writing.acquire()
         else:  # without the switch of tasks that `acquire` always makes

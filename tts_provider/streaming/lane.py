@@ -16,8 +16,8 @@ from tts_provider.errors import SynthesisFailed, TTSError
 
 __all__ = ["Encoded", "Lane", "LaneItem"]
 
-LANE_S: Final = 5.0
-"""Seconds of audio made ahead in one lane: 480 kB at 24 kHz. The engine waits while there is more."""
+LANE_S: Final = 2.5
+"""Seconds of audio made ahead in one lane: 240 kB at 24 kHz. The engine waits while there is more."""
 LOUDEST: Final = 16.0
 """Full scale is 1. What is somewhat beyond is clipped on its way out; what is beyond this (24 dB) is no audio but whole numbers
 that were never scaled down, or a model that has run away."""
