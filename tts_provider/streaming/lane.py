@@ -16,8 +16,10 @@ from tts_provider.errors import SynthesisFailed, TTSError
 
 __all__ = ["Encoded", "Lane", "LaneItem"]
 
-LANE_S: Final = 2.5
-"""Seconds of audio made ahead in one lane: 240 kB at 24 kHz. The engine waits while there is more."""
+WAITING_S: Final = 1.0
+PLAYING_S: Final = 2.5
+"""Seconds of audio made ahead in a lane that waits for its turn, and in the one that is heard: 96 and 240 kB at 24 kHz. The
+engine waits while there is more."""
 LOUDEST: Final = 16.0
 """Full scale is 1. What is somewhat beyond is clipped on its way out; what is beyond this (24 dB) is no audio but whole numbers
 that were never scaled down, or a model that has run away."""
@@ -47,6 +49,7 @@ class Lane:
         self._closed = False
         self._filled = trio.Event()
         self._drained = trio.Event()
+        self._ahead_s = WAITING_S
         self.pushed_s = 0.0
         """Seconds of audio in all."""
         self.seconds = 0.0
@@ -80,7 +83,7 @@ class Lane:
         self._items.append(item)
         self.seconds += seconds
         self._filled.set()
-        while self.seconds > LANE_S:
+        while self.seconds > self._ahead_s:
             self._drained = trio.Event()
             await self._drained.wait()
 
@@ -89,6 +92,11 @@ class Lane:
         self._error = error
         self._closed = True
         self._filled.set()
+
+    def play(self) -> None:
+        """Note that it is this lane's turn to be heard."""
+        self._ahead_s = PLAYING_S
+        self._drained.set()
 
     async def take(self) -> LaneItem | None:
         """The next item; None after the last.

@@ -252,6 +252,7 @@ class Utterance:
         # One scope for all waits, its deadline moved: a scope for each was a twentieth of a frame's cost.
         with trio.CancelScope() as patience:
             async for unit, lane in lanes:
+                lane.play()
                 self._renderer.begin_unit(unit)
                 self.speaking = unit.chunk.text
                 limit_s = FIRST_AUDIO_S

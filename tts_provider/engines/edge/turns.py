@@ -33,7 +33,7 @@ AGREEMENT_S: Final = 0.1
 """By how much the audio may be shorter than its words or its bytes promise before it counts as cut off."""
 FIRST_BLOCK_S: Final = 0.25
 """Longest first block: nobody shall wait for the decoding of more."""
-BLOCK_S: Final = 2.0
+BLOCK_S: Final = 1.0
 """Longest block of audio that is handed over at once."""
 GATHER_S: Final = 0.002
 """How long messages may gather before they are read, for each turn that is under way: ten cost little more than one."""
