@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the sesame extra")
 pytest.importorskip("transformers", reason="needs the sesame extra")
 
+from tests.engines.codec_lm.short_memory import Short  # noqa: E402
 from tests.engines.sesame import tiny  # noqa: E402
 from tests.engines.sesame.driving import RAW, Driver, loaded  # noqa: E402
 from tests.engines.sesame.test_parity import continued  # noqa: E402
@@ -76,20 +76,6 @@ def test_no_row_ever_writes_beyond_the_last_position(narrow: Path) -> None:
     assert driver.finish[0] is FinishReason.LENGTH
     assert len(driver.codes[0]) + len(driver.model.tokens.turn(0, "Far too long.")) < positions
     assert driver.codes[1] == continued(narrow, [], "Meanwhile.", 9)
-
-
-class Short:
-    """Wraps a method so that its call of that number finds no memory."""
-
-    def __init__(self, method: Callable[..., object], number: int) -> None:
-        self._method = method
-        self._left = number
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        self._left -= 1
-        if self._left == 0:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return self._method(*args, **kwargs)
 
 
 def test_a_sentence_for_which_there_is_no_memory_fails_alone(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

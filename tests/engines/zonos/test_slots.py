@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from tests.engines.codec_lm.short_memory import Short
 from tests.engines.zonos.models import scripted, speak, tiny_dac, tiny_model, torch
 from tts_provider.engines.base import Samples
 from tts_provider.engines.codec_lm import FinishReason, Join, Output
@@ -258,20 +259,6 @@ def test_graph_sizes_cover_what_is_asked_and_change_no_code(monkeypatch: pytest.
 def run(model: ZonosSlots, steps: int) -> None:
     for _ in range(steps):
         model.step([], [], 2)
-
-
-class Short:
-    """Wraps a method so that its call of that number finds no memory."""
-
-    def __init__(self, method: Callable[..., object], number: int) -> None:
-        self._method = method
-        self._left = number
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        self._left -= 1
-        if self._left == 0:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return self._method(*args, **kwargs)
 
 
 def finish(model: ZonosSlots, got: Collected, joins: Sequence[Join[Prompt]], leaves: Sequence[int] = ()) -> None:
