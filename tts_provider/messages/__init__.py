@@ -7,6 +7,7 @@ and the client alike.
 
 from __future__ import annotations
 
+from tts_provider.messages.objects import MAX_KEYS
 from tts_provider.messages.replies import (
     Cancelled,
     CurrentModel,
@@ -32,7 +33,6 @@ from tts_provider.messages.requests import (
     DEFAULT_LANG,
     DEFAULT_SAMPLE_RATE,
     IGNORED_FIELDS,
-    MAX_KEYS,
     MAX_NAME,
     MAX_REQUEST_ID,
     MAX_SPEAKER,

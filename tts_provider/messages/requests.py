@@ -6,7 +6,6 @@ Each field of a request is read on its own, so that an error names the field and
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,7 +14,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tts_provider.errors import (
-    InvalidJSON,
     InvalidRequest,
     InvalidSampleRate,
     InvalidSpeaker,
@@ -27,17 +25,11 @@ from tts_provider.errors import (
     UnsupportedFormat,
     UnsupportedLanguage,
 )
+from tts_provider.messages.objects import MAX_KEYS, decode_object
 
 PROTOCOL_VERSION: Final = 2
 """What `hello` speaks. 1 is the dialect of the replaced server."""
 
-MAX_KEYS: Final = 32
-"""Keys in one request; the richest legal one has about 20."""
-MAX_FIELDS_CHARS: Final = 65_536
-"""Characters of a message, its text not counted. To look 1 MiB of nested objects through for fields that occur twice took
-100 ms, in which nobody heard anything."""
-MAX_DIGITS: Final = 400
-"""Of a number; the largest float has 309."""
 MAX_REQUEST_ID: Final = 64
 """Characters of a request's id."""
 MAX_NAME: Final = 100
@@ -155,7 +147,7 @@ def parse_request(message: str) -> Request:
         InvalidJSON: it is not JSON.
         RequestError: it is not a request, or a field of it is wrong; the error names the field.
     """
-    fields = _Fields(_decode_object(message))
+    fields = _Fields(decode_object(message))
     if "command" not in fields:
         return Speak(fields.text(), _speech_parameters(fields))
     command = fields.read("command", str, InvalidRequest, "'command' must be a string.")
@@ -185,7 +177,7 @@ def parse_request(message: str) -> Request:
 def request_id_of(message: str) -> str | None:
     """The id of a request that could not be parsed, if that much can be read of it: an error is of more use with it."""
     try:
-        return _Fields(_decode_object(message)).request_id()
+        return _Fields(decode_object(message)).request_id()
     except RequestError:
         return None
 
@@ -223,78 +215,6 @@ def _speech_parameters(fields: _Fields) -> SpeechParameters:
         extra=fields.extra(),
         warnings=tuple(warnings),
     )
-
-
-def _decode_object(message: str) -> dict[str, msgspec.Raw]:
-    try:
-        fields = _OBJECT.decode(message)
-    except msgspec.ValidationError as error:
-        if not _is_json(message):  # only its first character was looked at
-            raise InvalidJSON("Invalid request format: expected JSON") from error
-        raise InvalidRequest("Invalid request format: expected a JSON object.") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
-        if _holds_half_a_surrogate(message):
-            raise InvalidText("The text holds half a surrogate pair, which is no character.", field="text") from error
-        raise InvalidJSON("Invalid request format: expected JSON") from error
-    if len(fields) > MAX_KEYS:
-        raise InvalidRequest(f"Invalid request format: more than {MAX_KEYS} fields.")
-    if len(message) - len(str(fields.get("text", b""), "utf-8")) > MAX_FIELDS_CHARS:
-        raise InvalidRequest(f"Invalid request format: more than {MAX_FIELDS_CHARS} characters beside the text.")
-    _refuse_duplicates(message, fields)
-    _refuse_long_numbers(fields)
-    return fields
-
-
-_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ANYTHING: Final = msgspec.json.Decoder(msgspec.Raw)
-
-
-def _is_json(message: str) -> bool:
-    try:
-        _ANYTHING.decode(message)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-def _holds_half_a_surrogate(message: str) -> bool:
-    """Whether `message` is good JSON but for a character that no encoding has. Not looked for in very long ones."""
-    if len(message) > MAX_FIELDS_CHARS:
-        return False
-    try:
-        json.dumps(json.loads(message), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    except (ValueError, RecursionError):
-        return False
-    return False
-
-
-def _refuse_duplicates(message: str, fields: Mapping[str, msgspec.Raw]) -> None:
-    """msgspec keeps the last of two equal keys without a word; two texts in one request are somebody's mistake.
-
-    So `message` must be `fields`, one after the other. Nothing is parsed again: a megabyte of objects within a field would take
-    a parser that calls back 100 ms, in which nobody else is served.
-    """
-    data = message.encode()
-    position = 0
-    for value in fields.values():
-        key = _KEY.match(data, position)
-        if key is None or not data.startswith(raw := bytes(value), key.end()):
-            raise InvalidRequest("Invalid request format: a field occurs twice.")
-        position = key.end() + len(raw)
-    if _END.fullmatch(data, position) is None:
-        raise InvalidRequest("Invalid request format: a field occurs twice.")
-
-
-_KEY: Final = re.compile(rb'[\s{,]*"[^"\\]*(?:\\.[^"\\]*)*"\s*:\s*')
-_END: Final = re.compile(rb"[\s{]*\}\s*")
-
-
-def _refuse_long_numbers(fields: Mapping[str, msgspec.Raw]) -> None:
-    """To read a number takes the square of its digits."""
-    if any(len(raw := bytes(value)) > MAX_DIGITS and raw[:1] in b"-0123456789" for value in fields.values()):
-        raise InvalidJSON("Invalid request format: expected JSON")
 
 
 _MISSING: Final = object()
