@@ -65,7 +65,6 @@ class Outbox:
         """Since others last had their turn."""
         self._put_at = -math.inf
         """When the last one was."""
-        self._sending = False
         self._stopping = False
         self._stopped = trio.Event()
 
@@ -74,7 +73,7 @@ class Outbox:
         await trio.lowlevel.checkpoint_if_cancelled()
         now = trio.current_time()
         alone, self._put_at = now >= self._put_at + ALONE_S, now
-        if alone and not (self._items or self._sending) and self._peer.send_now(message):
+        if alone and not self._items and self._peer.send_now(message):
             if self._peer.unsent:
                 self._filled.set()
             return
@@ -122,9 +121,7 @@ class Outbox:
         try:
             while not (self._stopping and not self._items and not self._peer.unsent):
                 if self._items or self._peer.unsent:
-                    self._sending = True
                     await self._peer.send(self._take())
-                    self._sending = False
                 else:
                     self._filled = trio.Event()
                     await self._filled.wait()

@@ -15,9 +15,7 @@ class TokenBucket:
     """Holds up to two seconds of `rate`. Time is the caller's, in seconds of any monotonic clock."""
 
     def __init__(self, rate: float, now: float) -> None:
-        """Args:
-        rate: a second; 0 is without limit.
-        """
+        """`rate`: tokens a second; 0 is without limit."""
         self._rate = rate or UNLIMITED
         self._now = now
         self.tokens = self._rate * BURST_S
