@@ -15,14 +15,15 @@ GOOD = np.linspace(-1, 1, 240, dtype=np.float32)
 
 
 @pytest.mark.parametrize("loudest", [1.0, 1.5, LOUDEST])
-async def test_audio_passes_untouched_also_when_it_is_too_loud(loudest: float) -> None:
-    """Clipping comes later, after resampling."""
+async def test_audio_passes_as_it_is_and_clipped_where_it_is_too_loud(loudest: float) -> None:
     lane = Lane(24_000, 10.0)
-    await lane.audio(GOOD * np.float32(loudest))
+    pushed = GOOD * np.float32(loudest)
+    await lane.audio(pushed)
     lane.close()
     item = await lane.take()
     assert isinstance(item, np.ndarray)
-    assert np.array_equal(item, GOOD * np.float32(loudest))
+    assert np.array_equal(item, np.clip(pushed, -1.0, 1.0))
+    assert pushed[-1] == loudest, "the engine's own array is left alone"
     assert lane.pushed_s == 0.01
 
 

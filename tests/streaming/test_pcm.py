@@ -57,16 +57,10 @@ def test_samples_become_little_endian_16_bit_integers_rounded_to_the_nearest() -
     assert np.frombuffer(to_s16(samples), "<i2").tolist() == [0, 32767, -32767, 16384, 2, -1]
 
 
-def test_what_no_integer_can_hold_is_full_scale_or_silence_and_never_wraps() -> None:
-    samples = np.array([1.2, -7.0, np.inf, -np.inf, np.nan, 3e38, 1e-40], np.float32)
-    assert np.frombuffer(to_s16(samples), "<i2").tolist() == [32767, -32767, 32767, -32767, 0, 32767, 0]
-
-
 def test_bytes_are_made_without_touching_the_samples() -> None:
-    samples = np.array([2.0, np.nan], np.float32)
+    samples = np.array([0.3, -1.0], np.float32)
     to_s16(samples)
-    assert samples[0] == 2.0
-    assert np.isnan(samples[1])
+    assert samples.tolist() == np.array([0.3, -1.0], np.float32).tolist()
 
 
 def test_no_samples_are_no_bytes() -> None:
@@ -209,7 +203,7 @@ def test_a_stream_resampled_is_the_whole_resampled_bit_for_bit(
 
 
 def test_equal_rates_pass_through_untouched_and_at_once() -> None:
-    samples = np.array([0.1, np.inf, 0.3], np.float32)
+    samples = np.array([0.1, 1.0, 0.3], np.float32)
     resampler = Resampler(RATE, RATE)
     assert np.array_equal(resampler.feed(samples), samples)
     assert len(resampler.finish()) == 0
@@ -228,13 +222,14 @@ def test_a_tone_near_the_top_of_the_band_is_still_that_tone_and_nothing_else() -
     assert 10 * np.log10(0.125 / np.mean(error**2)) > 120
 
 
-def test_a_sample_that_is_no_number_spoils_none_of_the_others() -> None:
-    samples = np.full(4800, 0.1, np.float32)
-    samples[[1000, 3000]] = np.nan, np.inf
-    resampler = Resampler(RATE, 16000)
-    out = np.concatenate([resampler.feed(samples), resampler.finish()])
-    assert np.isfinite(out).all()
-    assert np.abs(out[1200:1800] - 0.1).max() < 0.01
+def test_the_overshoot_of_the_filter_is_full_scale_and_never_wraps() -> None:
+    square = np.sign(np.sin(2 * np.pi * 500 * np.arange(4800) / RATE)).astype(np.float32)
+    assert np.abs(soxr.resample(square, RATE, 44100, "HQ")).max() > 1.05
+    resampler = Resampler(RATE, 44100)
+    out = np.concatenate([resampler.feed(square[:2000]), resampler.feed(square[2000:]), resampler.finish()])
+    assert np.abs(out).max() == 1.0
+    s16 = np.frombuffer(to_s16(out), "<i2")
+    assert np.array_equal(np.sign(s16), np.sign(np.rint(out * 32767)))
 
 
 def test_little_stays_inside_between_feeds() -> None:

@@ -21,7 +21,7 @@ from tts_provider.errors import EmptyText, EngineError, Overloaded, RequestError
 from tts_provider.messages import SpeechParameters
 from tts_provider.streaming.events import Event, Started
 from tts_provider.streaming.text import TextSource
-from tts_provider.streaming.utterance import Deliver, Summary, Utterance
+from tts_provider.streaming.utterance import Deliver, DeliverNow, Summary, Utterance
 
 __all__ = ["Chains", "FallbackSpeech", "OpenUtterance", "Speech"]
 
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 class Speech(Protocol):
     """A request that can be spoken, by one engine or by the first of several that can."""
 
-    async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
+    async def run(self, deliver: Deliver, *, now: DeliverNow | None = None, queued: QueueReport | None = None) -> Summary:
         """Speak; the first event is `Started`. See `Utterance.run`."""
 
 
@@ -89,7 +89,7 @@ class FallbackSpeech:
         self._lang: str | None = None
         """What the first engine would have spoken; None until it has said so."""
 
-    async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
+    async def run(self, deliver: Deliver, *, now: DeliverNow | None = None, queued: QueueReport | None = None) -> Summary:
         """Speak with the first engine that can.
 
         Raises:

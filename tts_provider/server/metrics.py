@@ -23,7 +23,7 @@ from tts_provider.errors import Busy, Draining, Overloaded, TTSError
 from tts_provider.server.admission import Occupancy
 from tts_provider.streaming.events import AudioFrame, Event
 from tts_provider.streaming.text import TextSource
-from tts_provider.streaming.utterance import Deliver, Output, Summary, Utterance
+from tts_provider.streaming.utterance import Deliver, DeliverNow, Output, Summary, Utterance
 
 __all__ = ["CONTENT_TYPE", "EngineReading", "MeasuredUtterance", "Meter", "Metrics", "Reading"]
 
@@ -204,9 +204,9 @@ class MeasuredUtterance(Utterance):
         super().__init__(engine, choice, options, output, text)
         self._meter = meter
 
-    async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
+    async def run(self, deliver: Deliver, *, now: DeliverNow | None = None, queued: QueueReport | None = None) -> Summary:
         loaded_at = trio.current_time()
-        summary = await super().run(deliver, queued=queued)
+        summary = await super().run(deliver, now=now, queued=queued)
         # The wait for the client's own text is not the engine's.
         self._meter.queue.observe(loaded_at - self._meter.received_at + summary.session_at - summary.asked_at)
         return summary
@@ -220,6 +220,14 @@ class MeasuredUtterance(Utterance):
         self._meter.audio_made(made_at)
         await super()._hand_over(events, deliver)
         self._meter.audio_taken(size, self._renderer.duration_ms / 1000, trio.current_time() - made_at)
+
+    def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:
+        left = super()._hand_over_now(events, now)
+        size = sum([len(event.data) for event in events[:len(events) - len(left)] if isinstance(event, AudioFrame)])
+        if size:
+            self._meter.audio_made(trio.current_time())
+            self._meter.audio_taken(size, self._renderer.duration_ms / 1000, 0.0)
+        return left
 
 
 class _ReadingCollector(Collector):

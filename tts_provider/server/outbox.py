@@ -71,20 +71,28 @@ class Outbox:
     async def put(self, message: str | bytes, owner: object) -> None:
         """Add a message of the request `owner`; waits while the client is slow, first come first served."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._puts += 1
+        if self._puts < PUTS_AT_A_TIME and self.put_now(message, owner):
+            return
+        self._puts = 0
+        await self._room.acquire()
+        self._items.append(_Item(message, owner))
+        self._filled.set()
+
+    def put_now(self, message: str | bytes, owner: object) -> bool:
+        """Add a message of the request `owner` if there is room for it; whether there was."""
         now = trio.current_time()
         alone, self._put_at = now >= self._put_at + ALONE_S, now
         if alone and not self._items and self._peer.send_now(message):
             if self._peer.unsent:
                 self._filled.set()
-            return
-        self._puts += 1
-        if self._room.value and self._puts < PUTS_AT_A_TIME:
-            self._room.acquire_nowait()
-        else:
-            self._puts = 0
-            await self._room.acquire()
+            return True
+        if not self._room.value:
+            return False
+        self._room.acquire_nowait()
         self._items.append(_Item(message, owner))
         self._filled.set()
+        return True
 
     async def put_large(self, message: bytes, owner: object) -> None:
         """Add a message of many frames' size and wait until it is being sent, so that only one such waits at a time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,16 +13,17 @@ import trio
 
 from tts_provider.engines.base import Samples, WordMark
 from tts_provider.errors import SynthesisFailed, TTSError
+from tts_provider.streaming.events import Event
 
-__all__ = ["Encoded", "Lane", "LaneItem"]
+__all__ = ["Encoded", "Hear", "Lane", "LaneItem", "Rendered"]
 
 WAITING_S: Final = 1.0
 PLAYING_S: Final = 2.5
 """Seconds of audio made ahead in a lane that waits for its turn, and in the one that is heard: 96 and 240 kB at 24 kHz. The
 engine waits while there is more."""
 LOUDEST: Final = 16.0
-"""Full scale is 1. What is somewhat beyond is clipped on its way out; what is beyond this (24 dB) is no audio but whole numbers
-that were never scaled down, or a model that has run away."""
+"""Full scale is 1. What is somewhat beyond is clipped; what is beyond this (24 dB) is no audio but whole numbers that were
+never scaled down, or a model that has run away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,26 @@ class Encoded:
     seconds: float
 
 
-LaneItem = Samples | Encoded | tuple[WordMark, ...]
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What audio led to and is still to be delivered."""
+
+    events: list[Event]
+
+
+LaneItem = Samples | Encoded | tuple[WordMark, ...] | Rendered
+
+Hear = Callable[[LaneItem], list[Event]]
+"""Takes an item without waiting, in the engine's own task; returns what could not be delivered so."""
 
 
 class Lane:
-    """A sink for one `say`, emptied by the utterance. One task pushes, one takes."""
+    """A sink for one `say`, emptied by the utterance. One task pushes, one takes. The samples in it are finite and within full
+    scale, so that nobody behind it need look again.
+
+    What comes while the one that takes has nothing to do is heard at once, where it was pushed: to wake another task for every
+    block would cost as much as the rest of its way.
+    """
 
     def __init__(self, sample_rate: int, max_s: float, *, encoded: bool = False) -> None:
         """`max_s`: seconds of audio at most. `encoded`: whether encoded audio was asked for, and so no samples."""
@@ -50,6 +66,11 @@ class Lane:
         self._filled = trio.Event()
         self._drained = trio.Event()
         self._ahead_s = WAITING_S
+        self._hear: Hear | None = None
+        self._idle = False
+        """Whether `take` waits, and nothing is there for it yet."""
+        self.pushed_at = -math.inf
+        """When something was last pushed, on Trio's clock."""
         self.pushed_s = 0.0
         """Seconds of audio in all."""
         self.seconds = 0.0
@@ -60,9 +81,11 @@ class Lane:
             raise SynthesisFailed("The engine made something that is not mono float32 audio.")
         if samples.size == 0:
             return
-        # Asked this way round, for NaN is neither: both reductions hand it on.
-        if not (np.minimum.reduce(samples) >= -LOUDEST and np.maximum.reduce(samples) <= LOUDEST):
-            raise SynthesisFailed("The engine made audio that holds values which are no samples.")
+        lowest, highest = np.minimum.reduce(samples), np.maximum.reduce(samples)
+        if not (lowest >= -1.0 and highest <= 1.0):  # asked this way round, for NaN is neither: both reductions hand it on
+            if not (lowest >= -LOUDEST and highest <= LOUDEST):
+                raise SynthesisFailed("The engine made audio that holds values which are no samples.")
+            samples = np.clip(samples, -1.0, 1.0)
         await self._put(samples, samples.size / self._sample_rate)
 
     async def encoded(self, data: bytes, seconds: float) -> None:
@@ -80,9 +103,15 @@ class Lane:
         self.pushed_s += seconds
         if self.pushed_s > self._max_s:
             raise SynthesisFailed("The engine made far more audio than the text can last.")
+        self.pushed_at = trio.current_time()
+        if self._idle and self._hear is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if not (left := self._hear(item)):
+                return
+            item, seconds = Rendered(left), 0.0
         self._items.append(item)
         self.seconds += seconds
-        self._filled.set()
+        self._wake()
         while self.seconds > self._ahead_s:
             self._drained = trio.Event()
             await self._drained.wait()
@@ -91,11 +120,16 @@ class Lane:
         """Nothing more comes; `error` is raised to the listener once it has taken what there is."""
         self._error = error
         self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._idle = False
         self._filled.set()
 
-    def play(self) -> None:
-        """Note that it is this lane's turn to be heard."""
+    def play(self, hear: Hear | None = None) -> None:
+        """Note that it is this lane's turn to be heard, by `hear` what comes while `take` waits."""
         self._ahead_s = PLAYING_S
+        self._hear = hear
         self._drained.set()
 
     async def take(self) -> LaneItem | None:
@@ -110,7 +144,11 @@ class Lane:
             if self._closed:
                 return None
             self._filled = trio.Event()
-            await self._filled.wait()
+            self._idle = True
+            try:
+                await self._filled.wait()
+            finally:
+                self._idle = False
         item = self._items.popleft()
         if isinstance(item, Encoded):
             self.seconds -= item.seconds

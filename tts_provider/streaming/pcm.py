@@ -47,25 +47,11 @@ _FULL_SCALE: Final = np.float32(S16_MAX)
 
 
 def to_s16(samples: Samples) -> bytes:
-    """`samples` as little-endian signed 16-bit PCM.
-
-    Beyond full scale is clipped (unclipped, 1.2 would wrap round to a loud click), infinity is full scale, NaN is silence.
-    """
-    if not samples.size:
-        return b""
-    if not (np.minimum.reduce(samples) >= -1.0 and np.maximum.reduce(samples) <= 1.0):  # to look is cheaper than to clip
-        samples = np.clip(_finite(samples), -1.0, 1.0)
+    """`samples`, which lie within full scale, as little-endian signed 16-bit PCM."""
     scaled = samples * _FULL_SCALE
     # rint: truncation would double the quantisation error.
     s16: bytes = np.rint(scaled, out=scaled).astype("<i2").tobytes()
     return s16
-
-
-def _finite(samples: Samples) -> Samples:
-    """`samples` with NaN as 0 and infinity as full scale."""
-    if np.isfinite(samples).all():  # a third of the cost of nan_to_num
-        return samples
-    return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 def silence(seconds: float, sample_rate: int) -> Samples:
@@ -106,19 +92,26 @@ class Trimmer:
         if not len(samples):
             return _NOTHING
         fed = self._position + len(self._held)
-        loud = np.abs(samples) > SILENCE_LEVEL  # False for NaN
         self._held = np.concatenate((self._held, samples))
-        last = len(loud) - 1 if loud[-1] else len(loud) - 1 - int(loud[::-1].argmax())
+        if self._start is not None and abs(samples.item(-1)) > SILENCE_LEVEL:  # as most blocks end: no need to look further
+            self._speech_end = fed + len(samples)
+        else:
+            self._look_for_speech(samples, fed)
+        if self._start is None:
+            self._take(fed + len(samples) - self._kept_before)
+            return _NOTHING
+        return self._with_fade_in(self._take(self._settled_end()))
+
+    def _look_for_speech(self, samples: Samples, fed: int) -> None:
+        """Note where the speech in `samples`, the first of them at position `fed`, begins and ends."""
+        loud = np.abs(samples) > SILENCE_LEVEL
+        last = len(loud) - 1 - int(loud[::-1].argmax())
         if loud[last]:
             self._speech_end = fed + last + 1
             if self._start is None:
                 self._start = max(0, fed + int(loud.argmax()) - self._kept_before)
                 self.head_s = self._start / self._sample_rate
                 self._take(self._start)
-        if self._start is None:
-            self._take(fed + len(samples) - self._kept_before)
-            return _NOTHING
-        return self._with_fade_in(self._take(self._settled_end()))
 
     def finish(self) -> Samples:
         """The end of the speech, faded out; the silence behind it is dropped."""
@@ -137,7 +130,7 @@ class Trimmer:
     def _take(self, end: int) -> Samples:
         """Removes and returns what is held before position `end`."""
         count = max(0, end - self._position)
-        taken, self._held = self._held[:count], self._held[count:]
+        taken, self._held = self._held[:count], self._held[count:].copy()  # which a view would keep whole
         self._position += len(taken)
         return taken
 
@@ -156,7 +149,7 @@ def _raised_cosine(length: int) -> Samples:
 
 
 class Resampler:
-    """Changes the sample rate of a stream; passes it through untouched when the rates are equal.
+    """Changes the sample rate of a stream of samples within full scale; passes it through untouched when the rates are equal.
 
     n samples become ``n * to_rate / from_rate`` in all, to the nearest whole (either way at a half), bit for bit what
     resampling the whole at once gives (133 dB signal to noise). Between `feed` and `finish` 20 to 80 ms stay inside, filter
@@ -170,16 +163,20 @@ class Resampler:
         """What has come through so far, at the new rate; often empty at first."""
         if self._stream is None:
             return samples
-        # One NaN would spread over the filter's whole length and mute 60 ms.
-        resampled: Samples = self._stream.resample_chunk(_finite(samples))
-        return resampled
+        return _clipped(self._stream.resample_chunk(samples))
 
     def finish(self) -> Samples:
         """What was still inside. Nothing may be fed afterwards."""
         if self._stream is None:
             return _NOTHING
-        rest: Samples = self._stream.resample_chunk(_NOTHING, last=True)
-        return rest
+        return _clipped(self._stream.resample_chunk(_NOTHING, last=True))
+
+
+def _clipped(samples: Samples) -> Samples:
+    """`samples` without the filter's overshoot, which unclipped would wrap round to a loud click."""
+    if not samples.size or (np.minimum.reduce(samples) >= -1.0 and np.maximum.reduce(samples) <= 1.0):
+        return samples  # to look is cheaper than to clip
+    return np.clip(samples, -1.0, 1.0)
 
 
 class Framer:
@@ -191,16 +188,21 @@ class Framer:
     def __init__(self, sample_rate: int, frame_ms: int = FRAME_MS, *, sample_bytes: int = BYTES_PER_SAMPLE) -> None:
         self._sample_bytes = sample_bytes
         self._frame_bytes = max(1, sample_rate * frame_ms // 1000) * sample_bytes
-        self._pending = bytearray()
+        self._pending = b""
         self._begun = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that are complete now, in order."""
-        self._pending += data
-        frames = [self._take(self._frame_bytes) for _ in range(len(self._pending) // self._frame_bytes)]
-        whole = len(self._pending) // self._sample_bytes * self._sample_bytes
-        if whole and not frames and not self._begun:
-            frames.append(self._take(whole))
+        if self._pending:
+            data = self._pending + data
+        size = self._frame_bytes
+        if not self._begun and len(data) < size:
+            size = len(data) // self._sample_bytes * self._sample_bytes
+        if not size:
+            self._pending = data
+            return []
+        frames = [data[start : start + size] for start in range(0, len(data) - size + 1, size)]
+        self._pending = data[len(frames) * size :]
         self._begun = self._begun or bool(frames)
         return frames
 
@@ -212,9 +214,5 @@ class Framer:
         """
         if len(self._pending) % self._sample_bytes:
             raise ValueError("The last sample is incomplete: s16 audio has an even number of bytes.")
-        return [self._take(len(self._pending))] if self._pending else []
-
-    def _take(self, count: int) -> bytes:
-        frame = bytes(self._pending[:count])
-        del self._pending[:count]
-        return frame
+        frames, self._pending = [self._pending] if self._pending else [], b""
+        return frames

@@ -21,11 +21,11 @@ from tts_provider.errors import EmptyText, NoAudio, SynthesisFailed, SynthesisTi
 from tts_provider.streaming.characters import weigh
 from tts_provider.streaming.chunker import Chunker
 from tts_provider.streaming.events import AudioFrame, Event, Started
-from tts_provider.streaming.lane import Encoded, Lane, LaneItem
+from tts_provider.streaming.lane import Encoded, Hear, Lane, LaneItem, Rendered
 from tts_provider.streaming.renderer import RAW_FORMATS, Renderer, Unit
 from tts_provider.streaming.text import PieceReader, TextPiece, TextSource, is_speakable
 
-__all__ = ["Deliver", "Output", "Summary", "Utterance"]
+__all__ = ["Deliver", "DeliverNow", "Output", "Summary", "Utterance"]
 
 LOOK_AHEAD_S: Final = 10.0
 """Seconds of audio that wait for the listener before no further piece of text is begun."""
@@ -47,6 +47,8 @@ was cut off."""
 
 Deliver = Callable[[Event], Awaitable[None]]
 """Takes one event; waits while the client is slow."""
+DeliverNow = Callable[[Event], bool]
+"""Takes one event if that can be done without waiting; whether it did."""
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -135,8 +137,11 @@ class Utterance:
         """Whether audio was handed to the dialect."""
         return self._first_audio_at is not None
 
-    async def run(self, deliver: Deliver, *, queued: QueueReport | None = None) -> Summary:
+    async def run(self, deliver: Deliver, *, now: DeliverNow | None = None, queued: QueueReport | None = None) -> Summary:
         """Speak the whole text, handing each event to `deliver`; `queued` hears of the wait for a place.
+
+        What `now` takes of the events is not given to `deliver`. It is asked where nothing comes before an event, in the task
+        of the engine's call.
 
         While the text's first piece is being written no place is taken.
 
@@ -155,7 +160,7 @@ class Utterance:
                 async with trio.open_nursery() as nursery:
                     lanes, listener = trio.open_memory_channel[tuple[Unit, Lane]](self._abilities.parallel_chunks)
                     nursery.start_soon(self._speak, session, first, lanes)
-                    await self._play(listener, deliver)
+                    await self._play(listener, deliver, now)
             await self._hand_over(await self._off_the_loop(self._renderer.finish), deliver)
         except ExceptionGroup as group:
             known = _first_known(group)
@@ -247,32 +252,43 @@ class Utterance:
 
     # --- Engine to listener ---
 
-    async def _play(self, lanes: trio.MemoryReceiveChannel[tuple[Unit, Lane]], deliver: Deliver) -> None:
-        limit_s = FIRST_AUDIO_S
-        # One scope for all waits, its deadline moved: a scope for each was a twentieth of a frame's cost.
-        with trio.CancelScope() as patience:
-            async for unit, lane in lanes:
-                lane.play()
-                self._renderer.begin_unit(unit)
-                self.speaking = unit.chunk.text
-                limit_s = FIRST_AUDIO_S
-                while True:
-                    if lane.seconds:
-                        item = await lane.take()
-                    else:
-                        patience.deadline = trio.current_time() + limit_s
-                        item = await lane.take()
-                        patience.deadline = math.inf
-                    if item is None:
-                        break
-                    limit_s = NEXT_AUDIO_S
-                    self._heard.set()
-                    await self._hand_over(await self._off_the_loop(self._render, item), deliver)
-                self._lanes.discard(lane)
+    async def _play(
+        self, lanes: trio.MemoryReceiveChannel[tuple[Unit, Lane]], deliver: Deliver, now: DeliverNow | None
+    ) -> None:
+        hear: Hear | None = None
+        if now is not None and self._encoders is None:
+
+            def hear(item: LaneItem) -> list[Event]:
+                return self._hand_over_now(self._render(item), now)
+
+        async for unit, lane in lanes:
+            lane.play(hear)
+            self._renderer.begin_unit(unit)
+            self.speaking = unit.chunk.text
+            while (item := await self._take(lane)) is not None:
                 self._heard.set()
-                await self._end_unit(unit, lane, deliver)
-        if patience.cancelled_caught:
-            raise SynthesisTimeout(f"The engine made no audio for {limit_s:.0f} seconds.")
+                await self._hand_over(await self._off_the_loop(self._render, item), deliver)
+            self._lanes.discard(lane)
+            self._heard.set()
+            await self._end_unit(unit, lane, deliver)
+
+    async def _take(self, lane: Lane) -> LaneItem | None:
+        """The next item of the lane that is heard; None after the last.
+
+        Raises:
+            SynthesisTimeout: the engine makes nothing.
+        """
+        if lane.seconds:
+            return await lane.take()
+        limit_s = NEXT_AUDIO_S if lane.pushed_s else FIRST_AUDIO_S
+        deadline = trio.current_time() + limit_s
+        while trio.current_time() < deadline:
+            with trio.move_on_at(deadline):
+                return await lane.take()
+            if lane.pushed_s:  # what was heard without our help counts
+                limit_s = NEXT_AUDIO_S
+                deadline = lane.pushed_at + limit_s
+        raise SynthesisTimeout(f"The engine made no audio for {limit_s:.0f} seconds.")
 
     async def _end_unit(self, unit: Unit, lane: Lane, deliver: Deliver) -> None:
         await self._hand_over(await self._off_the_loop(self._renderer.end_unit), deliver)
@@ -288,6 +304,8 @@ class Utterance:
         return await trio.to_thread.run_sync(render, *args, limiter=self._encoders)
 
     def _render(self, item: LaneItem) -> list[Event]:
+        if isinstance(item, Rendered):
+            return item.events
         if isinstance(item, tuple):
             return self._renderer.words(item)
         if isinstance(item, Encoded):
@@ -296,10 +314,21 @@ class Utterance:
 
     async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
         """Deliver what one step led to."""
-        if self._first_audio_at is None and any(isinstance(event, AudioFrame) for event in events):
-            self._first_audio_at = trio.current_time()
+        self._note_first(events)
         for event in events:
             await deliver(event)
+
+    def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:
+        """Deliver what can be delivered without waiting; returns the rest."""
+        self._note_first(events)
+        for taken, event in enumerate(events):
+            if not now(event):
+                return events[taken:]
+        return []
+
+    def _note_first(self, events: list[Event]) -> None:
+        if self._first_audio_at is None and any(isinstance(event, AudioFrame) for event in events):
+            self._first_audio_at = trio.current_time()
 
 
 def _place(unit: Unit) -> str:

@@ -80,12 +80,15 @@ class Answer:
             async with service.utterance(
                 self.parameters, format, text, on_load=self._report_load, tap=tap, client=self.outbox
             ) as speech:
-                summary = await speech.run(self._deliver, queued=self._report_place)
+                summary = await speech.run(self._deliver, now=self._deliver_now, queued=self._report_place)
             if spool is None:
                 await self._put(self._success(summary, format, summary.length_bytes))
             else:
                 await self._put(self._success(summary, "wav", spool.length))
                 await self._send_file(spool.read_in_pieces(FILE_PIECE_BYTES - len(self.tag)))
+
+    def _deliver_now(self, event: Event) -> bool:
+        return isinstance(event, AudioFrame) and self.outbox.put_now(self.tag + event.data, self.owner)
 
     async def _deliver(self, event: Event) -> None:
         match event:
