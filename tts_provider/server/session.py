@@ -69,6 +69,8 @@ class Session:
         self._requests = 0
         self._writing = False
         self._active_at = trio.current_time()
+        self._looks_at = -math.inf
+        """When the watch looks next, of its own accord."""
         self._changed = trio.Event()
 
     async def receive(self) -> str | bytes:
@@ -102,7 +104,8 @@ class Session:
     def request_ends(self) -> None:
         self._requests -= 1
         self._active_at = trio.current_time()
-        self._notify()
+        if self.draining or self._active_at + self._settings.idle_s < self._looks_at:
+            self._notify()
 
     def end(self, code: int, reason: str) -> None:
         """Stop everything and close with `code`. The first reason counts."""
@@ -170,7 +173,8 @@ class Session:
                     self.end(NO_PONG, "no pong")
                 ping_at = trio.current_time() + settings.ping_interval_s
                 continue
-            with trio.move_on_at(min(ping_at, idle_at)):
+            self._looks_at = min(ping_at, idle_at)
+            with trio.move_on_at(self._looks_at):
                 await self._changed.wait()
 
 

@@ -196,6 +196,11 @@ class PieceReader:
         self._pieces: deque[TextPiece] = deque()
         self._finished = False
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last piece is known to have been read."""
+        return self._finished and not self._pieces
+
     async def next(self) -> TextPiece | None:
         """The next piece; None after the last. Waits while the text is being written."""
         while (piece := self.next_ready()) is None and not self._finished:

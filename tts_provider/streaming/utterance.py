@@ -9,6 +9,7 @@ the dialect and waits for it. A slow listener thus holds up its own engine calls
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVarTuple, Unpack
@@ -122,8 +123,18 @@ class Utterance:
             words=self._words_wanted,
             tap=output.tap,
         )
-        self._lanes: set[Lane] = set()
-        self._heard = trio.Event()
+        self._lanes: list[Lane] = []
+        """Those that are heard or will be, in order."""
+        self._turns: deque[tuple[Unit, Lane]] = deque()
+        """Those whose turn has not come."""
+        self._calls = 0
+        """To the engine, under way."""
+        self._all_called = False
+        """Whether the last piece of the text has gone to the engine."""
+        self._called = trio.Event()
+        """Set when there is a new turn, or will be none."""
+        self._moved = trio.Event()
+        """Set when there may be room for another call."""
         self._first_audio_at: float | None = None
         self._units = 0
 
@@ -157,10 +168,13 @@ class Utterance:
         try:
             async with self._engine.session(self.choice, self._options, queued) as session:
                 session_at = trio.current_time()
-                async with trio.open_nursery() as nursery:
-                    lanes, listener = trio.open_memory_channel[tuple[Unit, Lane]](self._abilities.parallel_chunks)
-                    nursery.start_soon(self._speak, session, first, lanes)
-                    await self._play(listener, deliver, now)
+                async with trio.open_nursery() as calls:
+                    self._call(calls, session, first)
+                    if self._pieces.exhausted:
+                        self._all_called = True
+                    else:
+                        calls.start_soon(self._call_on, calls, session)
+                    await self._play(deliver, now)
             await self._hand_over(await self._off_the_loop(self._renderer.finish), deliver)
         except ExceptionGroup as group:
             known = _first_known(group)
@@ -181,28 +195,16 @@ class Utterance:
 
     # --- Text to engine ---
 
-    async def _speak(self, session: Session, first: Unit, lanes: trio.MemorySendChannel[tuple[Unit, Lane]]) -> None:
-        """Give the text to the engine unit by unit, each with a lane, as far ahead as the bounds allow."""
-        unit: Unit | None = first
-        places = trio.Semaphore(self._abilities.parallel_chunks)
-        async with trio.open_nursery() as nursery, lanes:
-            await places.acquire()
-            while unit is not None:
-                lane = Lane(self._abilities.sample_rate, self._longest_s(unit), encoded=self._options.encoding is not None)
-                self._lanes.add(lane)
-                await lanes.send((unit, lane))
-                nursery.start_soon(self._say, session, unit, lane, places)
-                await places.acquire()
-                if self._units == 1 and self._abilities.parallel_chunks > 1:
-                    await trio.sleep(FIRST_ALONE_S)
-                await self._wait_for_listener()
-                with trio.move_on_after(TEXT_SILENCE_S) as patience:
-                    unit = await self._next_unit()
-                if patience.cancelled_caught:
-                    self._text.end()
-                    unit = await self._next_unit()
+    def _call(self, calls: trio.Nursery, session: Session, unit: Unit) -> None:
+        """Have the engine speak `unit`, into a lane of its own."""
+        lane = Lane(self._abilities.sample_rate, self._longest_s(unit), encoded=self._options.encoding is not None)
+        self._lanes.append(lane)
+        self._turns.append((unit, lane))
+        self._called.set()
+        self._calls += 1
+        calls.start_soon(self._say, session, unit, lane)
 
-    async def _say(self, session: Session, unit: Unit, lane: Lane, places: trio.Semaphore) -> None:
+    async def _say(self, session: Session, unit: Unit, lane: Lane) -> None:
         try:
             await session.say(unit.chunk, lane)
         except Exception as error:
@@ -210,13 +212,32 @@ class Utterance:
         else:
             lane.close()
         finally:
-            places.release()
+            self._calls -= 1
+            self._moved.set()
 
-    async def _wait_for_listener(self) -> None:
-        """Wait until less than `LOOK_AHEAD_S` of audio waits to be heard."""
-        while sum(lane.seconds for lane in self._lanes) >= LOOK_AHEAD_S:
-            self._heard = trio.Event()
-            await self._heard.wait()
+    async def _call_on(self, calls: trio.Nursery, session: Session) -> None:
+        """Have the engine speak the rest of the text, unit by unit, as far ahead as the bounds allow."""
+        if self._abilities.parallel_chunks > 1:
+            await trio.sleep(FIRST_ALONE_S)
+        while True:
+            while not self._has_room():
+                self._moved = trio.Event()
+                await self._moved.wait()
+            with trio.move_on_after(TEXT_SILENCE_S) as patience:
+                unit = await self._next_unit()
+            if patience.cancelled_caught:
+                self._text.end()
+                unit = await self._next_unit()
+            if unit is None:
+                break
+            self._call(calls, session, unit)
+        self._all_called = True
+        self._called.set()
+
+    def _has_room(self) -> bool:
+        """Whether the engine can speak another unit, and the listener will be glad of it."""
+        places = self._abilities.parallel_chunks
+        return self._calls < places and len(self._turns) < places and sum(lane.seconds for lane in self._lanes) < LOOK_AHEAD_S
 
     async def _next_unit(self) -> Unit | None:
         """The next piece that can be spoken, with the short ones after it where the engine wants them together."""
@@ -252,25 +273,34 @@ class Utterance:
 
     # --- Engine to listener ---
 
-    async def _play(
-        self, lanes: trio.MemoryReceiveChannel[tuple[Unit, Lane]], deliver: Deliver, now: DeliverNow | None
-    ) -> None:
+    async def _play(self, deliver: Deliver, now: DeliverNow | None) -> None:
         hear: Hear | None = None
         if now is not None and self._encoders is None:
 
             def hear(item: LaneItem) -> list[Event]:
                 return self._hand_over_now(self._render(item), now)
 
-        async for unit, lane in lanes:
+        while (turn := await self._next_turn()) is not None:
+            unit, lane = turn
             lane.play(hear)
             self._renderer.begin_unit(unit)
             self.speaking = unit.chunk.text
             while (item := await self._take(lane)) is not None:
-                self._heard.set()
+                self._moved.set()
                 await self._hand_over(await self._off_the_loop(self._render, item), deliver)
-            self._lanes.discard(lane)
-            self._heard.set()
+            del self._lanes[0]
+            self._moved.set()
             await self._end_unit(unit, lane, deliver)
+
+    async def _next_turn(self) -> tuple[Unit, Lane] | None:
+        """What is to be heard next; None after the last."""
+        while not self._turns:
+            if self._all_called:
+                return None
+            self._called = trio.Event()
+            await self._called.wait()
+        self._moved.set()
+        return self._turns.popleft()
 
     async def _take(self, lane: Lane) -> LaneItem | None:
         """The next item of the lane that is heard; None after the last.
