@@ -87,6 +87,7 @@ class Metrics:
         self._errors = counter("errors", "Errors that clients were told of.", "code")
         self._shed = counter("shed", "Work turned away because of the server's state, by reason.", "reason")
         self._fallbacks = counter("fallbacks", "Requests that another engine was asked to speak.", "engine", "to")
+        self._instruments: dict[str, _Instruments] = {}
         self._lag = histogram("event_loop_lag_seconds", "How late the event loop wakes a task.", LAG_BUCKETS)
 
     def exposition(self) -> bytes:
@@ -110,17 +111,10 @@ class Metrics:
     @contextmanager
     def request(self, engine: str, received_at: float) -> Iterator[Meter]:
         """Count a request of `engine`, and how it ends. `received_at`: when it came, on Trio's clock."""
-        active = self._active.labels(engine)
-        active.inc()
+        instruments = self._instruments.get(engine) or self._label(engine)
+        instruments.active.inc()
         outcome = "cancelled"
-        meter = Meter(
-            received_at=received_at,
-            queue=self._queue.labels(engine),
-            first_audio=self._first_audio.labels(engine),
-            byte_count=self._bytes.labels(engine),
-            seconds=self._seconds.labels(engine),
-            underruns=self._underruns.labels(engine),
-        )
+        meter = Meter(received_at, instruments)
         try:
             yield meter
             outcome = "done"
@@ -129,8 +123,19 @@ class Metrics:
             raise
         finally:
             meter.count()
-            active.dec()
+            instruments.active.dec()
             self._requests.labels(engine, outcome).inc()
+
+    def _label(self, engine: str) -> _Instruments:
+        self._instruments[engine] = made = _Instruments(
+            queue=self._queue.labels(engine),
+            first_audio=self._first_audio.labels(engine),
+            byte_count=self._bytes.labels(engine),
+            seconds=self._seconds.labels(engine),
+            underruns=self._underruns.labels(engine),
+            active=self._active.labels(engine),
+        )
+        return made
 
     async def watch_loop(self) -> None:
         """Measure the event loop's lag until cancelled."""
@@ -140,16 +145,24 @@ class Metrics:
             self._lag.observe(trio.current_time() - due)
 
 
-@dataclass(slots=True)
-class Meter:
-    """The instruments of one request's engine, and the clock of somebody who plays what it makes."""
+@dataclass(frozen=True, slots=True)
+class _Instruments:
+    """Those of one engine: to look one up by its label costs as much as to use it."""
 
-    received_at: float
     queue: Histogram
     first_audio: Histogram
     byte_count: Counter
     seconds: Counter
     underruns: Counter
+    active: Gauge
+
+
+@dataclass(slots=True)
+class Meter:
+    """One request's measurements, and the clock of somebody who plays what its engine makes."""
+
+    received_at: float
+    instruments: _Instruments
     first_audio_at: float | None = None
     """When the first audio was there; None before."""
     _playing_since: float | None = None
@@ -168,9 +181,9 @@ class Meter:
         """Audio is about to be delivered."""
         if self._playing_since is None:
             self._playing_since = self.first_audio_at = now
-            self.first_audio.observe(now - self.received_at)
+            self.instruments.first_audio.observe(now - self.received_at)
         elif (late_s := now - self._playing_since - self._played_s) > 0:
-            self.underruns.inc()
+            self.instruments.underruns.inc()
             self._playing_since += late_s
 
     def audio_taken(self, byte_count: int, total_s: float, waited_s: float) -> None:
@@ -184,8 +197,8 @@ class Meter:
 
     def count(self) -> None:
         """Bring the counters up to date."""
-        self.byte_count.inc(self._uncounted_bytes)
-        self.seconds.inc(self._played_s - self._counted_s)
+        self.instruments.byte_count.inc(self._uncounted_bytes)
+        self.instruments.seconds.inc(self._played_s - self._counted_s)
         self._uncounted_bytes, self._counted_s = 0, self._played_s
 
 
@@ -208,7 +221,7 @@ class MeasuredUtterance(Utterance):
         loaded_at = trio.current_time()
         summary = await super().run(deliver, now=now, queued=queued)
         # The wait for the client's own text is not the engine's.
-        self._meter.queue.observe(loaded_at - self._meter.received_at + summary.session_at - summary.asked_at)
+        self._meter.instruments.queue.observe(loaded_at - self._meter.received_at + summary.session_at - summary.asked_at)
         return summary
 
     async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:

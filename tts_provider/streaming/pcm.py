@@ -8,6 +8,7 @@ bounds named here, when it comes. Nothing here waits; a step costs microseconds 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -143,9 +144,12 @@ class Trimmer:
         return taken
 
 
+@lru_cache(maxsize=16)  # one for each sample rate
 def _raised_cosine(length: int) -> Samples:
-    """Weights that rise from just above 0 to just below 1; reversed, they fall."""
-    return (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)
+    """Weights that rise from just above 0 to just below 1; reversed, they fall. Not to be written to."""
+    weights: Samples = (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)
+    weights.setflags(write=False)
+    return weights
 
 
 class Resampler:
