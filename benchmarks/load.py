@@ -30,10 +30,10 @@ FLOOR: Final = 500
 P99_S: Final = 0.040
 RATIO: Final = 1.3
 """Of our processor time for a frame to that of the bare loop."""
-LEAD_S: Final = 1.0
-"""Before the first block, and 1 ms a stream: for the requests."""
-SETTLE_S: Final = 1.0
-"""Of a stream's beginning that does not count for processor time and memory."""
+OVER: Final = 0.4
+"""Share of a stream's length over which the streams begin, and then end, one after another. All of it counts for lateness."""
+SETTLE_S: Final = 0.5
+"""Between the last stream's beginning and the time that counts for processor time and memory: until the first one ends."""
 TRIES: Final = 2
 """Of a step that fails, before it counts: somebody else may have had the machine."""
 STEP: Final = 50
@@ -106,7 +106,7 @@ def run(kind: str, streams: int, seconds: float, *flags: str) -> Step:
     """One step, with a server of its own."""
     with server(kind, *flags) as running:
         first = connect(running.port)  # what the first connection loads belongs to none
-        listen([first], 0.3, 0.3, [])
+        listen([first], 0.3)
         empty = running.rss_kib()
         listeners = [connect(running.port) for _ in range(streams)]
         time.sleep(0.2)
@@ -116,7 +116,9 @@ def run(kind: str, streams: int, seconds: float, *flags: str) -> Step:
         def look() -> None:
             seen.append((time.perf_counter(), running.cpu_s(), running.rss_kib()))
 
-        heard = listen(listeners, seconds, LEAD_S + 0.001 * streams, [(SETTLE_S, look), (seconds - 0.2, look)])
+        heard = listen(
+            listeners, seconds, over_s=OVER * seconds, at=[(OVER * seconds + SETTLE_S, look), (seconds - 0.1, look)]
+        )
         disconnect([*listeners, first])
     (begun, cpu_before, _), (ended, cpu_after, streaming) = seen
     frames = streams * (ended - begun) * 10
@@ -174,7 +176,7 @@ def compare(streams: int, seconds: float, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, help="one step with so many, and no search")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each stream, at most 25 (default: 10)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each stream, from 2 to 25 (default: 10)")
     parser.add_argument("--rounds", type=int, default=3, help="of the comparison with the bare loop (default: 3)")
     arguments = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

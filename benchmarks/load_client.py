@@ -12,9 +12,11 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from typing import Final
 
 from benchmarks.load_server import BLOCK_S, FRAME_BYTES
@@ -25,6 +27,10 @@ PLAY_AFTER_S: Final = 0.1
 """A player's buffer: it begins to play so long after its first frame."""
 LONGEST_READ: Final = 65_536
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
+LEAD_S: Final = 0.5
+"""From a request to its first block."""
+GOLDEN: Final = 0.618_034
+"""Multiples of it, less their whole part, are spread evenly however many they are."""
 ANSWER_S: Final = 20.0
 AFTER_END_S: Final = 20.0
 """For what a server that fell behind still sends; then the step is given up."""
@@ -142,25 +148,29 @@ class Listening:
     errors: list[str] = field(default_factory=list)
 
 
-def listen(listeners: list[Listener], seconds: float, lead_s: float, at: list[tuple[float, Callable[[], None]]]) -> Listening:
+def listen(
+    listeners: list[Listener], seconds: float, *, over_s: float = 0.0, at: Sequence[tuple[float, Callable[[], None]]] = ()
+) -> Listening:
     """Have each of `listeners` hear a stream of so many seconds, their blocks spread evenly over `BLOCK_S`.
 
     Args:
-        lead_s: from now until the first block, for the requests to be taken.
-        at: what to call, each so many seconds after the first block.
+        over_s: seconds over which the streams begin, one after another, and so end.
+        at: what to call, each so many seconds after the first block of all.
     """
-    start = time.perf_counter() + lead_s
+    start = time.perf_counter() + LEAD_S
+    calls: list[tuple[float, Callable[[], object]]] = [(start + after, call) for after, call in at]
     for number, listener in enumerate(listeners):
-        listener.ask(start + BLOCK_S * number / len(listeners), round(seconds / BLOCK_S))
-    calls = sorted(((start + after, call) for after, call in at), key=lambda pair: pair[0])
+        begin = start + over_s * number / len(listeners) + BLOCK_S * (number * GOLDEN % 1)
+        calls.append((begin - LEAD_S, partial(listener.ask, begin, round(seconds / BLOCK_S))))
+    calls.sort(key=itemgetter(0))
     open_ = len(listeners)
     with closing(selectors.DefaultSelector()) as selector:
         for listener in listeners:
             selector.register(listener.socket, selectors.EVENT_READ, listener)
-        while open_ and time.perf_counter() < start + seconds + AFTER_END_S:
-            while calls and time.perf_counter() >= calls[0][0]:
+        while open_ and (now := time.perf_counter()) < start + over_s + seconds + AFTER_END_S:
+            while calls and now >= calls[0][0]:
                 calls.pop(0)[1]()
-            for key, _ in selector.select(0.05):
+            for key, _ in selector.select(min(0.05, max(0.0, calls[0][0] - now)) if calls else 0.05):
                 one: Listener = key.data
                 one.read()
                 if one.done:
