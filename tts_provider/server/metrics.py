@@ -236,7 +236,8 @@ class MeasuredUtterance(Utterance):
 
     def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:
         left = super()._hand_over_now(events, now)
-        size = sum([len(event.data) for event in events[:len(events) - len(left)] if isinstance(event, AudioFrame)])
+        taken = events[: len(events) - len(left)] if left else events
+        size = sum([len(event.data) for event in taken if isinstance(event, AudioFrame)])
         if size:
             self._meter.audio_made(trio.current_time())
             self._meter.audio_taken(size, self._renderer.duration_ms / 1000, 0.0)

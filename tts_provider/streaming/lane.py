@@ -24,6 +24,7 @@ engine waits while there is more."""
 LOUDEST: Final = 16.0
 """Full scale is 1. What is somewhat beyond is clipped; what is beyond this (24 dB) is no audio but whole numbers that were
 never scaled down, or a model that has run away."""
+FLOAT32: Final = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Lane:
         """Seconds of audio that wait in the lane."""
 
     async def audio(self, samples: Samples) -> None:
-        if self._encoded or not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype != np.float32:
+        if self._encoded or not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype != FLOAT32:
             raise SynthesisFailed("The engine made something that is not mono float32 audio.")
         if samples.size == 0:
             return

@@ -152,6 +152,8 @@ class Renderer:
         """Events for trimmed audio: sentences begin inside it where their first word does."""
         if not samples.size:
             return []
+        if self._base is not None and not self._waiting:
+            return self._push(samples)
         events = self._start()
         while (start := self._next_sentence_start()) is not None and start < self._position + samples.size:
             cut = max(0, round(start - self._position))
