@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
@@ -17,11 +18,13 @@ from typing import Any
 
 import msgspec
 import psutil
-import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
+
+from benchmarks.lean_client import BINARY, TEXT, LeanClient, watch
 
 LISTEN_TIMEOUT_S = 20.0
 MAX_MESSAGE_BYTES = 2**24
+ANSWER_S = 60.0
 
 
 def machine() -> str:
@@ -133,20 +136,33 @@ async def hear(websocket: WebSocketConnection, text: str, **fields: Any) -> Hear
 
 def side_by_side(port: int, clients: int, text: str, **fields: Any) -> tuple[list[Heard], float]:
     """Each of `clients` hears `text` on a connection of its own, all at once; what they heard, and the wall time."""
-    heard: list[Heard] = []
+    connections = [LeanClient(port) for _ in range(clients)]
+    heard = [Heard(math.inf, math.inf, 0.0)] * clients
+    firsts: dict[int, float] = {}
+    request = msgspec.json.encode({"text": text, "stream": True, "final_wav": False} | fields)
+    begun: list[float] = []
 
-    async def one() -> None:
-        async with connection(port) as websocket:
-            heard.append(await hear(websocket, text, **fields))
+    def read(number: int) -> bool:
+        for opcode, _, payload in connections[number].read():
+            now = time.perf_counter() - begun[number]
+            if opcode == BINARY:
+                firsts.setdefault(number, now)
+            elif opcode == TEXT:
+                reply: dict[str, Any] = msgspec.json.decode(payload)
+                if reply["status"] == "error":
+                    raise RuntimeError(reply["message"])
+                if reply["status"] == "success":
+                    heard[number] = Heard(firsts.get(number, now), now, reply["duration_ms"] / 1000)
+        return math.isfinite(heard[number].total_s)
 
-    async def all_of_them() -> float:
-        begun = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for _ in range(clients):
-                nursery.start_soon(one)
-        return time.perf_counter() - begun
-
-    return heard, trio.run(all_of_them)
+    for connected in connections:
+        begun.append(time.perf_counter())
+        connected.send(TEXT, request)
+    watch(connections, read, lambda: ANSWER_S)
+    wall = time.perf_counter() - begun[0]
+    for connected in connections:
+        connected.socket.close()
+    return heard, wall
 
 
 def milliseconds(seconds: Sequence[float]) -> str:

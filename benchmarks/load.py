@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.harness import machine
-from benchmarks.load_client import Listening, connect, disconnect, listen
+from benchmarks.load_client import Listener, Listening, disconnect, listen
 
 FLOOR: Final = 500
 """Streams that one process must hold."""
@@ -105,10 +105,10 @@ class Step:
 def run(kind: str, streams: int, seconds: float, *flags: str) -> Step:
     """One step, with a server of its own."""
     with server(kind, *flags) as running:
-        first = connect(running.port)  # what the first connection loads belongs to none
+        first = Listener(running.port)  # what the first connection loads belongs to none
         listen([first], 0.3)
         empty = running.rss_kib()
-        listeners = [connect(running.port) for _ in range(streams)]
+        listeners = [Listener(running.port) for _ in range(streams)]
         time.sleep(0.2)
         idle = running.rss_kib()
         seen: list[tuple[float, float, float]] = []
@@ -116,9 +116,7 @@ def run(kind: str, streams: int, seconds: float, *flags: str) -> Step:
         def look() -> None:
             seen.append((time.perf_counter(), running.cpu_s(), running.rss_kib()))
 
-        heard = listen(
-            listeners, seconds, over_s=OVER * seconds, at=[(OVER * seconds + SETTLE_S, look), (seconds - 0.1, look)]
-        )
+        heard = listen(listeners, seconds, over_s=OVER * seconds, at=[(OVER * seconds + SETTLE_S, look), (seconds - 0.1, look)])
         disconnect([*listeners, first])
     (begun, cpu_before, _), (ended, cpu_after, streaming) = seen
     frames = streams * (ended - begun) * 10
