@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
@@ -27,7 +29,7 @@ class SlowWebSocket(WebSocket):
     def unsent(self) -> bool:
         return False
 
-    def send_now(self, message: str | bytes) -> bool:
+    def send_now(self, messages: list[str | bytes]) -> bool:
         return False
 
     async def send(self, messages: list[str | bytes]) -> None:
@@ -69,6 +71,35 @@ async def test_a_slow_client_holds_its_requests(nursery: trio.Nursery, autojump_
     nursery.cancel_scope.cancel()
 
 
+async def test_what_can_be_put_without_waiting_is_put_as_far_as_there_is_room(nursery: trio.Nursery) -> None:
+    websocket = SlowWebSocket()
+    outbox = Outbox(websocket)
+    messages: list[str | bytes] = [str(number) for number in range(MAX_MESSAGES + 5)]
+    assert outbox.put_now(messages[:4], "request") == 4
+    assert outbox.put_now(messages[4:], "request") == MAX_MESSAGES - 4
+    assert outbox.put_now(messages[-1:], "request") == 0
+    nursery.start_soon(outbox.run)
+    websocket.open.set()
+    assert await outbox.stop(1)
+    assert websocket.sent == messages[:MAX_MESSAGES]
+
+
+async def test_what_comes_alone_is_sent_together_where_it_was_put(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """A block of an engine that speaks in its own time is one write, and no other task runs for it."""
+    near, far = await socket_pair()
+    async with near, far:
+        outbox = Outbox(FramedStream(GuardedStream(near, 5.0), len, 100))
+        nursery.start_soon(outbox.run)
+        for block in (b"first", b"second", b"third"):
+            assert outbox.put_now([block, b"."], "request") == 2
+            assert os.read(far.socket.fileno(), 100) == block + b"."
+            await trio.sleep(1)
+        assert outbox.put_now([b"soon", b"."], "request") == 2
+        assert outbox.put_now([b"after", b"."], "request") == 2
+        assert await read(far, 11) == b"soon.after."
+        nursery.cancel_scope.cancel()
+
+
 async def test_requests_share_a_slow_client_fairly(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     websocket = SlowWebSocket()
     outbox = Outbox(websocket)
@@ -102,7 +133,7 @@ async def test_what_is_discarded_is_never_sent(nursery: trio.Nursery) -> None:
     nursery.start_soon(outbox.run)
     websocket.open.set()
     assert await outbox.stop(1)
-    assert websocket.sent == ["0", "2", "4", "6", "after"]
+    assert websocket.sent == [*map(str, range(0, MAX_MESSAGES, 2)), "after"]
 
 
 async def test_a_client_that_reads_no_replies_is_given_up() -> None:

@@ -33,7 +33,7 @@ class Transport:
 
     unsent = False
 
-    def send_now(self, message: str | bytes) -> bool:
+    def send_now(self, messages: list[str | bytes]) -> bool:
         return False
 
     async def answers_ping(self, timeout_s: float) -> bool:

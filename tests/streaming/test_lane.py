@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tts_provider.errors import SynthesisFailed
-from tts_provider.streaming.lane import LOUDEST, Encoded, Lane
+from tts_provider.streaming.events import AudioFrame, Event
+from tts_provider.streaming.lane import LOUDEST, Encoded, Lane, LaneItem, Rendered
 
 GOOD = np.linspace(-1, 1, 240, dtype=np.float32)
 
@@ -44,6 +47,56 @@ async def test_one_value_that_is_no_sample_is_found_wherever_it_is(bad: float, p
 async def test_what_is_not_mono_float32_is_refused(audio: Any) -> None:
     with pytest.raises(SynthesisFailed, match="mono float32"):
         await Lane(24_000, 10.0).audio(audio)
+
+
+async def test_what_comes_while_the_listener_waits_is_heard_where_it_is_pushed(nursery: trio.Nursery) -> None:
+    """What cannot be delivered so is taken, in its place."""
+    lane = Lane(24_000, 10.0)
+    heard: list[object] = []
+    taken: list[object] = []
+    left: list[Event] = []
+
+    def hear(item: LaneItem) -> list[Event]:
+        heard.append(item)
+        return left
+
+    async def take() -> None:
+        while (item := await lane.take()) is not None:
+            taken.append(item)
+            await trio.lowlevel.checkpoint()
+
+    await lane.audio(GOOD)
+    lane.play(hear)
+    nursery.start_soon(take)
+    await wait_all_tasks_blocked()
+    assert (len(taken), len(heard)) == (1, 0), "it was there before"
+    await lane.audio(GOOD)
+    await lane.audio(GOOD)
+    assert (len(taken), len(heard)) == (1, 2)
+    left.append(AudioFrame(b"rest"))
+    await lane.audio(GOOD)
+    await lane.audio(GOOD)
+    assert (len(taken), len(heard)) == (1, 3), "what comes behind the rest waits"
+    lane.close()
+    await wait_all_tasks_blocked()
+    assert len(heard) == 3
+    assert [type(item) for item in taken] == [np.ndarray, Rendered, np.ndarray]
+    assert lane.seconds == pytest.approx(0.0)
+    assert lane.pushed_s == pytest.approx(0.05)
+
+
+async def test_a_cancelled_engine_is_not_heard(nursery: trio.Nursery) -> None:
+    lane = Lane(24_000, 10.0)
+    heard: list[object] = []
+    lane.play(lambda item: heard.append(item) or [])  # type: ignore[func-returns-value]
+    nursery.start_soon(lane.take)
+    await wait_all_tasks_blocked()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await lane.audio(GOOD)
+    assert scope.cancelled_caught
+    assert heard == []
+    nursery.cancel_scope.cancel()
 
 
 async def test_encoded_audio_passes_where_it_was_asked_for() -> None:

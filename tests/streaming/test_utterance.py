@@ -196,6 +196,33 @@ async def test_an_engine_that_hangs_is_timed_out_and_stopped(autojump_clock: Moc
     assert (engine.saying, engine.sessions, engine.cancelled) == (0, 0, 1)
 
 
+async def test_blocks_delivered_in_the_engine_s_own_task_are_the_same_and_count_as_signs_of_life(
+    autojump_clock: MockClock,
+) -> None:
+    """An engine may take its time between blocks, but not for ever; how the blocks reach the client changes no byte."""
+    reference, _ = await speak(utterance(FakeEngine(), "One sentence here."))
+    events: list[Event] = []
+
+    def take_all(new: list[Event]) -> int:
+        events.extend(new)
+        return len(new)
+
+    def take_one(new: list[Event]) -> int:
+        events.append(new[0])
+        return 1
+
+    async def deliver(event: Event) -> None:
+        events.append(event)
+
+    for now in (take_all, take_one, lambda new: 0):
+        events.clear()
+        summary = await utterance(FakeEngine(block_delay_s=15.0), "One sentence here.").run(deliver, now=now)
+        assert events == reference
+        assert summary.duration_ms > 0
+    with pytest.raises(SynthesisTimeout):
+        await utterance(FakeEngine(block_delay_s=25.0), "One sentence here.").run(deliver, now=take_all)
+
+
 async def test_an_error_while_opening_the_session_is_raised_as_it_is() -> None:
     class Full(FakeEngine):
         @asynccontextmanager
@@ -294,3 +321,13 @@ async def test_there_is_no_click_where_sentences_meet() -> None:
 @pytest.mark.parametrize(("text", "speakable"), [("a", True), ("7", True), ("你", True), (" …!?😀*", False), ("", False)])
 def test_speakable_is_what_has_a_letter_or_a_digit(text: str, speakable: bool) -> None:
     assert is_speakable(text) is speakable
+
+
+async def test_a_long_text_is_read_in_slices_that_begin_small() -> None:
+    """The first sentence does not wait until a whole book was looked through."""
+    text = source("A word here. " * 1_000)
+    slices = []
+    while isinstance(part := text.take(), str):
+        slices.append(part)
+    assert [len(part) for part in slices[:4]] == [125, 250, 500, 500]
+    assert "".join(slices) == "A word here. " * 1_000

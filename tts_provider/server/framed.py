@@ -70,9 +70,9 @@ class FramedStream:
         """Whether a part of what `send_now` took is to be sent by the next `send`, even by one of no messages."""
         return self._stream.unsent
 
-    def send_now(self, message: str | bytes) -> bool:
-        """Send an encoded message if that can be done without waiting and while nothing else is being sent."""
-        return self._stream.send_now(message.encode() if isinstance(message, str) else message)
+    def send_now(self, messages: list[str | bytes]) -> bool:
+        """Send encoded messages together if that needs no waiting and while nothing else is being sent; whether it was done."""
+        return self._stream.send_now(_joined(messages))
 
     async def send(self, messages: list[str | bytes]) -> None:
         """Send encoded messages in order.
@@ -81,7 +81,7 @@ class FramedStream:
             Closed: the connection is gone, or the client took nothing for too long.
         """
         try:
-            await self._stream.send_all(b"".join(part.encode() if isinstance(part, str) else part for part in messages))
+            await self._stream.send_all(_joined(messages))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Closed from error
 
@@ -91,3 +91,7 @@ class FramedStream:
 
     async def close(self, code: int, reason: str, timeout_s: float) -> None:
         """Do nothing: there is nothing to say, and the listener closes the socket."""
+
+
+def _joined(messages: list[str | bytes]) -> bytes:
+    return b"".join([part.encode() if isinstance(part, str) else part for part in messages])

@@ -13,15 +13,16 @@ from tts_provider.server.websocket import Closed
 
 __all__ = ["Outbox", "Peer"]
 
-MAX_MESSAGES: Final = 8
-"""Messages that wait before a request must: with frames of 100 ms, 0.8 s of audio, however many requests share them."""
+MAX_MESSAGES: Final = 12
+"""Messages that wait before a request must: with frames of 100 ms, 1.2 s of audio, however many requests share them. The
+longest blocks of engines have a second."""
 MAX_REPLIES: Final = 64
 """Answers to commands that may wait besides. A client that sends more without reading an answer is dropped."""
 BATCH_BYTES: Final = 65_536
 """Sent in one system call at most."""
 ALONE_S: Final = 0.02
-"""A message that comes so long after the last one is sent at once. What comes faster goes out together: then it is the number
-of system calls that counts, else that of task switches."""
+"""What comes so long after the last is sent at once. What comes faster goes out together: then it is the number of system calls
+that counts, else that of task switches."""
 PUTS_AT_A_TIME: Final = 4
 """Messages that requests may add before others have their turn: a switch of tasks costs as much as the rest of a `put`."""
 
@@ -33,8 +34,8 @@ class Peer(Protocol):
     def unsent(self) -> bool:
         """Whether a part of what `send_now` took is to be sent by the next `send`, even by one of no messages."""
 
-    def send_now(self, message: str | bytes) -> bool:
-        """Send `message` if that can be done without waiting and while nothing else is being sent; whether it was done."""
+    def send_now(self, messages: list[str | bytes]) -> bool:
+        """Send `messages` together if that needs no waiting and while nothing else is being sent; whether it was done."""
 
     async def send(self, messages: list[str | bytes]) -> None:
         """Send `messages` in order and, where they are small, together.
@@ -72,27 +73,28 @@ class Outbox:
         """Add a message of the request `owner`; waits while the client is slow, first come first served."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._puts += 1
-        if self._puts < PUTS_AT_A_TIME and self.put_now(message, owner):
+        if self._puts < PUTS_AT_A_TIME and self.put_now([message], owner):
             return
         self._puts = 0
         await self._room.acquire()
         self._items.append(_Item(message, owner))
         self._filled.set()
 
-    def put_now(self, message: str | bytes, owner: object) -> bool:
-        """Add a message of the request `owner` if there is room for it; whether there was."""
+    def put_now(self, messages: list[str | bytes], owner: object) -> int:
+        """Add messages of the request `owner`, from the first on, while there is room for them; how many there was room for."""
         now = trio.current_time()
         alone, self._put_at = now >= self._put_at + ALONE_S, now
-        if alone and not self._items and self._peer.send_now(message):
+        if alone and not self._items and self._peer.send_now(messages):
             if self._peer.unsent:
                 self._filled.set()
-            return True
-        if not self._room.value:
-            return False
-        self._room.acquire_nowait()
-        self._items.append(_Item(message, owner))
-        self._filled.set()
-        return True
+            return len(messages)
+        count = min(len(messages), self._room.value)
+        for message in messages[:count]:
+            self._room.acquire_nowait()
+            self._items.append(_Item(message, owner))
+        if count:
+            self._filled.set()
+        return count
 
     async def put_large(self, message: bytes, owner: object) -> None:
         """Add a message of many frames' size and wait until it is being sent, so that only one such waits at a time."""

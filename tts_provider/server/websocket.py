@@ -91,9 +91,9 @@ class WebSocket:
         """Whether a part of what `send_now` took is to be sent by the next `send`, even by one of no messages."""
         return self._stream.unsent
 
-    def send_now(self, message: str | bytes) -> bool:
-        """Send `message` if that can be done without waiting and while nothing else is being sent; whether it was done."""
-        return not self._connection.closed and self._stream.send_now(b"".join(_frame(message)))
+    def send_now(self, messages: list[str | bytes]) -> bool:
+        """Send `messages` together if that needs no waiting and while nothing else is being sent; whether it was done."""
+        return not self._connection.closed and self._stream.send_now(_framed(messages))
 
     async def send(self, messages: list[str | bytes]) -> None:
         """Send `messages` in order and, where they are small, together.
@@ -104,7 +104,7 @@ class WebSocket:
         if self._connection.closed:
             raise Closed
         try:
-            await self._stream.send_all(b"".join(part for message in messages for part in _frame(message)))
+            await self._stream.send_all(_framed(messages))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Closed from error
 
@@ -130,10 +130,15 @@ class WebSocket:
                 await self._connection.aclose(code, reason)
 
 
-def _frame(message: str | bytes) -> tuple[bytes, bytes]:
-    """The header and the payload of the frame that carries `message`."""
-    first, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
-    size = len(payload)
-    if size < 126:
-        return bytes((first, size)), payload
-    return (SHORT.pack(first, 126, size) if size < 65_536 else LONG.pack(first, 127, size)), payload
+def _framed(messages: list[str | bytes]) -> bytes:
+    """The frames that carry `messages`, one each."""
+    parts: list[bytes] = []
+    for message in messages:
+        first, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+        size = len(payload)
+        if size < 126:
+            parts.append(bytes((first, size)))
+        else:
+            parts.append(SHORT.pack(first, 126, size) if size < 65_536 else LONG.pack(first, 127, size))
+        parts.append(payload)
+    return b"".join(parts)

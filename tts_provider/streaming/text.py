@@ -20,9 +20,10 @@ from tts_provider.streaming.chunker import Boundary, Chunker, Piece
 
 __all__ = ["PieceReader", "TextPiece", "TextSource", "is_speakable"]
 
+FIRST_SLICE_CHARS: Final = 125
 SLICE_CHARS: Final = 500
-"""Code points given to the chunker in one go, so that neither the first sentence nor the event loop waits for a long
-text: about 0.3 ms."""
+"""Code points given to the chunker in one go, first and at most, so that neither the first sentence nor the event loop waits
+for a long text: about 0.1 and 0.4 ms. From the one to the other they double."""
 
 QUIET_S: Final = 0.4
 """A finished sentence whose look-ahead does not come is spoken after so long. Language models pause less between tokens."""
@@ -61,6 +62,7 @@ class TextSource:
         self._spoken_meanwhile = 0
         """Code points spoken meanwhile; they wait until nobody can want them again."""
         self._pending = 0
+        self._slice_chars = FIRST_SLICE_CHARS
         self._changed = trio.Event()
         self.ended = False
         """Whether `end` was called."""
@@ -118,7 +120,7 @@ class TextSource:
         return self._pending
 
     def take(self) -> str | _Flush | None:
-        """The next slice of text, at most `SLICE_CHARS` long, or a flush mark; None when there is nothing yet.
+        """The next slice of text, or a flush mark; None when there is nothing yet.
 
         Raises:
             TTSError: the text has failed.
@@ -128,9 +130,11 @@ class TextSource:
         if not self._parts:
             return None
         part = self._parts.popleft()
-        if isinstance(part, str) and len(part) > SLICE_CHARS:
-            self._parts.appendleft(part[SLICE_CHARS:])
-            part = part[:SLICE_CHARS]
+        if isinstance(part, str):
+            if len(part) > self._slice_chars:
+                self._parts.appendleft(part[self._slice_chars :])
+                part = part[: self._slice_chars]
+            self._slice_chars = min(2 * self._slice_chars, SLICE_CHARS)
         if self._taken is not None:
             self._taken.append(part)
         return part

@@ -8,7 +8,6 @@ the dialect and waits for it. A slow listener thus holds up its own engine calls
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ __all__ = ["Deliver", "DeliverNow", "Output", "Summary", "Utterance"]
 
 LOOK_AHEAD_S: Final = 10.0
 """Seconds of audio that wait for the listener before no further piece of text is begun."""
-FIRST_ALONE_S: Final = 0.05
+FIRST_ALONE_S: Final = 0.2
 """Between the first piece and the preparation of the second: where many begin together, nobody's first call waits until
 everybody's second piece has been cut. No listener can tell, for the first piece plays longer than that."""
 FIRST_AUDIO_S: Final = 30.0
@@ -48,8 +47,8 @@ was cut off."""
 
 Deliver = Callable[[Event], Awaitable[None]]
 """Takes one event; waits while the client is slow."""
-DeliverNow = Callable[[Event], bool]
-"""Takes one event if that can be done without waiting; whether it did."""
+DeliverNow = Callable[[list[Event]], int]
+"""Takes events, from the first on, while that can be done without waiting; how many it took."""
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -350,11 +349,10 @@ class Utterance:
 
     def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:
         """Deliver what can be delivered without waiting; returns the rest."""
+        if not events:
+            return events
         self._note_first(events)
-        for taken, event in enumerate(events):
-            if not now(event):
-                return events[taken:]
-        return []
+        return events[now(events) :]
 
     def _note_first(self, events: list[Event]) -> None:
         if self._first_audio_at is None and any(isinstance(event, AudioFrame) for event in events):

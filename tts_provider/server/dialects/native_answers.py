@@ -87,16 +87,19 @@ class Answer:
                 await self._put(self._success(summary, "wav", spool.length))
                 await self._send_file(spool.read_in_pieces(FILE_PIECE_BYTES - len(self.tag)))
 
-    def _deliver_now(self, event: Event) -> bool:
-        return isinstance(event, AudioFrame) and self.outbox.put_now(self.tag + event.data, self.owner)
-
     async def _deliver(self, event: Event) -> None:
+        await self.outbox.put(self._message(event), self.owner)
+
+    def _deliver_now(self, events: list[Event]) -> int:
+        return self.outbox.put_now([self._message(event) for event in events], self.owner)
+
+    def _message(self, event: Event) -> str | bytes:
         match event:
             case AudioFrame(data):
-                await self.outbox.put(self.tag + data if self.tag else data, self.owner)
+                return self.tag + data if self.tag else data
             case Started():
                 self.started = event
-                await self._put(
+                return wire.encode(
                     wire.Streaming(
                         request_id=self.request_id,
                         model=self.model,
@@ -111,7 +114,7 @@ class Answer:
                     )
                 )
             case SentenceStart(index, text, start_ms):
-                await self._put(wire.Sentence(request_id=self.request_id, index=index, text=text, start_ms=_ms(start_ms)))
+                return wire.encode(wire.Sentence(request_id=self.request_id, index=index, text=text, start_ms=_ms(start_ms)))
             case WordTimes(index, words):
                 timed = [
                     wire.Word(
@@ -123,7 +126,7 @@ class Answer:
                     )
                     for word in words
                 ]
-                await self._put(wire.Words(request_id=self.request_id, index=index, words=timed))
+                return wire.encode(wire.Words(request_id=self.request_id, index=index, words=timed))
 
     # --- The legacy dialect ---
 
