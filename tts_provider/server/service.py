@@ -26,6 +26,7 @@ from tts_provider.streaming.containers import check_format
 from tts_provider.streaming.events import AudioFrame, Event, Started
 from tts_provider.streaming.text import TextSource, is_speakable
 from tts_provider.streaming.utterance import Output, Summary, Utterance
+from tts_provider.turnstile import Turnstile
 
 __all__ = ["SpeechService"]
 
@@ -50,6 +51,7 @@ class SpeechService:
         self.metrics = Metrics()
         self.voices = Voices(catalog)
         self.health = Health(catalog)
+        self._turnstile = Turnstile()
         self._chains = Chains(settings.fallback, catalog)
         self._encoders = trio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -135,6 +137,7 @@ class SpeechService:
             TTSError: the request cannot be spoken; nothing was begun.
         """
         received_at = trio.current_time()
+        await self._turnstile.pass_through()
         entry = self._admit(parameters, format)
         output = Output(format, parameters.sample_rate, tap, self._encoders)
         who = object() if client is None else client

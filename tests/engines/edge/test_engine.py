@@ -153,7 +153,7 @@ async def test_the_first_audio_does_not_wait_for_the_rest(tmp_path: Path) -> Non
                     nursery.start_soon(say, engine, TEXT, sink)
                     await sink.first_block.wait()
                     nursery.cancel_scope.cancel()
-            assert len(sink.blocks[0]) == 5 * 576, "one message of 720 bytes"
+            assert len(sink.blocks[0]) == 10 * 576, "two messages of 720 bytes: in the first there is only silence"
         assert service.journal.events("end") == []
 
 

@@ -36,7 +36,7 @@ class Turn:
     def __init__(self) -> None:
         self._mp3 = bytearray()
         self._marks: list[WordMark] = []
-        self._wanted = 0
+        self._wanted_s = 0.0
         self._changed = trio.Event()
         self._complete = False
         self._failure: TTSError | None = None
@@ -68,7 +68,7 @@ class Turn:
             self.format = read_format(self._mp3)
             if self.format is None:
                 raise SynthesisFailed("Edge's speech service sent audio that is not MP3.")
-        if len(self._mp3) >= self._wanted:
+        if self._enough:
             self._changed.set()
 
     def restart(self) -> None:
@@ -102,8 +102,8 @@ class Turn:
             TTSError: the turn failed.
         """
         await trio.lowlevel.checkpoint()  # so that one turn with much to hand over lets others have their turn
-        self._wanted = max(1, self._bytes(wanted_s))
-        while not ((self.format and len(self._mp3) >= self._wanted) or self._complete or self._failure):
+        self._wanted_s = wanted_s
+        while not (self._enough or self._complete or self._failure):
             self._changed = trio.Event()
             await self._changed.wait()
         if self._failure is not None:
@@ -114,6 +114,11 @@ class Turn:
         del self._mp3[:size]
         marks, self._marks = self._marks, []
         return Piece(mp3, marks, last=self._complete and not self._mp3)
+
+    @property
+    def _enough(self) -> bool:
+        """Whether there is as much to take as is wanted."""
+        return bool(self._mp3) and self.format is not None and self.format.seconds(len(self._mp3)) >= self._wanted_s
 
     def _bytes(self, seconds: float) -> int:
         return 0 if self.format is None else int(seconds * self.format.bytes_per_second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from tts_provider.engines.edge.failures import TurnFailed
 from tts_provider.engines.edge.frames import BrokenFrames
 from tts_provider.engines.edge.marks import WordLocator
 from tts_provider.engines.edge.mp3 import SAMPLE_RATE, TAIL_BYTES, DecodingError, Mp3Decoder, ends_in_silence
+from tts_provider.engines.edge.precedence import Precedence
 from tts_provider.engines.edge.protocol import ProtocolError, TurnReader
 from tts_provider.engines.edge.slots import TurnSlots
 from tts_provider.engines.edge.tap import Goodbye, Lost
@@ -31,6 +33,10 @@ PAUSE_S: Final = 0.2
 """Longest pause before the first retry; twice that before the second. The real one is drawn between nothing and this."""
 AGREEMENT_S: Final = 0.1
 """By how much the audio may be shorter than its words or its bytes promise before it counts as cut off."""
+HEARD_S: Final = 0.25
+"""Of audio, before which a request counts as unheard: it may begin with silence, which nobody is sent."""
+FIRST_SOUND_S: Final = 0.15
+"""Of silence before the first word, by measurement 0.17 to 0.19; nobody misses it, so that no less is decoded at first."""
 FIRST_BLOCK_S: Final = 0.25
 """Longest first block: nobody shall wait for the decoding of more."""
 BLOCK_S: Final = 1.0
@@ -40,8 +46,8 @@ GATHER_S: Final = 0.002
 CROWD: Final = 5
 """Turns under way, below which nobody waits."""
 GATHER_AT_MOST_S: Final = 0.1
-GATHER_AFTER_S: Final = 0.5
-"""Of audio, before messages may gather: the first word has been heard by then."""
+GATHER_AFTER_S: Final = 0.25
+"""Of audio, before messages may gather: there is sound by then."""
 REQUEST_REFUSED: Final = 1007
 """Close code with which the service refuses what it cannot read; another try would end the same."""
 
@@ -70,6 +76,7 @@ class TurnMaker:
         self._connections = connections
         self._slots = slots
         self._deadlines = deadlines
+        self._precedence = Precedence()
 
     async def speak(self, order: Order, sink: Sink, *, encoded: bool) -> float:
         """Say `order` into `sink`; returns how many seconds of audio were pushed.
@@ -85,7 +92,8 @@ class TurnMaker:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fetch, order, turn)
             try:
-                pushed_s = await (_push_encoded if encoded else _push_decoded)(turn, sink)
+                with self._precedence.first(turn) if order.first else nullcontext():
+                    pushed_s = await (_push_encoded(turn, sink) if encoded else self._push_decoded(turn, sink))
             except Exception as error:  # taken out of the nursery by hand, for that would wrap it in a group
                 failure = error
             nursery.cancel_scope.cancel()
@@ -184,34 +192,37 @@ class TurnMaker:
         if turn.seconds + AGREEMENT_S < words_end_s or (speakable(locator.rest) and not ends_in_silence(tail, order.speed)):
             raise TurnFailed(SynthesisFailed("Edge's speech service ended the audio before the end of the text."), again=True)
 
+    async def _push_decoded(self, turn: Turn, sink: Sink) -> float:
+        """Hand a turn over as samples; returns its length in seconds.
 
-async def _push_decoded(turn: Turn, sink: Sink) -> float:
-    """Hand a turn over as samples; returns its length in seconds.
-
-    The first samples go out at once. Then the blocks grow with the lead over a listener who plays them as they come, up to
-    half of it: decoding and pushing much at a time is what makes the engine cheap, and nobody waits for it.
-    """
-    decoder = Mp3Decoder()
-    samples_pushed = 0
-    began_at: float | None = None
-    while True:
-        pushed_s = samples_pushed / SAMPLE_RATE
-        piece = await turn.take(_wanted_s(began_at, pushed_s), BLOCK_S if samples_pushed else FIRST_BLOCK_S)
-        if piece.marks:
-            await sink.words(piece.marks)
-        try:
-            samples = decoder.decode(piece.mp3, last=piece.last)
-        except DecodingError as error:
-            raise SynthesisFailed("Edge's speech service sent audio that cannot be decoded.") from error
-        if began_at is None:
-            began_at = trio.current_time()
-        samples_pushed += len(samples)
-        await sink.audio(samples)
-        if piece.last:
-            break
-    if samples_pushed / SAMPLE_RATE + AGREEMENT_S < turn.seconds:
-        raise SynthesisFailed("Edge's speech service sent audio of which a part cannot be decoded.")
-    return samples_pushed / SAMPLE_RATE
+        The first samples go out at once. Then the blocks grow with the lead over a listener who plays them as they come, up to
+        half of it: decoding and pushing much at a time is what makes the engine cheap, and nobody waits for it.
+        """
+        decoder = Mp3Decoder()
+        samples_pushed = 0
+        began_at: float | None = None
+        while True:
+            pushed_s = samples_pushed / SAMPLE_RATE
+            wanted_s = _wanted_s(began_at, pushed_s) if samples_pushed else FIRST_SOUND_S
+            piece = await turn.take(wanted_s, BLOCK_S if samples_pushed else FIRST_BLOCK_S)
+            if piece.marks:
+                await sink.words(piece.marks)
+            await self._precedence.give_way(turn)
+            try:
+                samples = decoder.decode(piece.mp3, last=piece.last)
+            except DecodingError as error:
+                raise SynthesisFailed("Edge's speech service sent audio that cannot be decoded.") from error
+            if began_at is None:
+                began_at = trio.current_time()
+            samples_pushed += len(samples)
+            await sink.audio(samples)
+            if samples_pushed >= HEARD_S * SAMPLE_RATE:
+                self._precedence.heard(turn)
+            if piece.last:
+                break
+        if samples_pushed / SAMPLE_RATE + AGREEMENT_S < turn.seconds:
+            raise SynthesisFailed("Edge's speech service sent audio of which a part cannot be decoded.")
+        return samples_pushed / SAMPLE_RATE
 
 
 async def _push_encoded(turn: Turn, sink: Sink) -> float:
