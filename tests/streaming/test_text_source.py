@@ -131,3 +131,15 @@ async def test_a_text_that_fails_fails_its_reader(nursery: trio.Nursery, autojum
     source.append("Whatever.")
     with pytest.raises(TextTooLong):
         source.take()
+
+
+def test_a_long_text_is_read_in_slices_that_begin_small() -> None:
+    """The first sentence does not wait until a whole book was looked through."""
+    text = TextSource(100_000)
+    text.append("A word here. " * 1_000)
+    text.end()
+    slices = []
+    while isinstance(part := text.take(), str):
+        slices.append(part)
+    assert [len(part) for part in slices[:4]] == [125, 250, 500, 500]
+    assert "".join(slices) == "A word here. " * 1_000

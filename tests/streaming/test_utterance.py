@@ -321,13 +321,3 @@ async def test_there_is_no_click_where_sentences_meet() -> None:
 @pytest.mark.parametrize(("text", "speakable"), [("a", True), ("7", True), ("你", True), (" …!?😀*", False), ("", False)])
 def test_speakable_is_what_has_a_letter_or_a_digit(text: str, speakable: bool) -> None:
     assert is_speakable(text) is speakable
-
-
-async def test_a_long_text_is_read_in_slices_that_begin_small() -> None:
-    """The first sentence does not wait until a whole book was looked through."""
-    text = source("A word here. " * 1_000)
-    slices = []
-    while isinstance(part := text.take(), str):
-        slices.append(part)
-    assert [len(part) for part in slices[:4]] == [125, 250, 500, 500]
-    assert "".join(slices) == "A word here. " * 1_000

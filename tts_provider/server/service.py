@@ -137,7 +137,7 @@ class SpeechService:
             TTSError: the request cannot be spoken; nothing was begun.
         """
         received_at = trio.current_time()
-        await self._turnstile.pass_through()
+        await self._turnstile.pass_through()  # so that not all of a crowd are answered with its last
         entry = self._admit(parameters, format)
         output = Output(format, parameters.sample_rate, tap, self._encoders)
         who = object() if client is None else client

@@ -36,7 +36,7 @@ AGREEMENT_S: Final = 0.1
 HEARD_S: Final = 0.25
 """Of audio, before which a request counts as unheard: it may begin with silence, which nobody is sent."""
 FIRST_SOUND_S: Final = 0.15
-"""Of silence before the first word, by measurement 0.17 to 0.19; nobody misses it, so that no less is decoded at first."""
+"""Of audio, before any is decoded: turns begin with 0.17 to 0.19 s of silence, so that nobody waits for it."""
 FIRST_BLOCK_S: Final = 0.25
 """Longest first block: nobody shall wait for the decoding of more."""
 BLOCK_S: Final = 1.0
