@@ -90,7 +90,7 @@ class FallbackSpeech:
         """What the first engine would have spoken; None until it has said so."""
 
     async def run(self, deliver: Deliver, *, now: DeliverNow | None = None, queued: QueueReport | None = None) -> Summary:
-        """Speak with the first engine that can.
+        """Speak with the first engine that can. `now` is not asked: what comes first decides who speaks.
 
         Raises:
             TTSError: none can; the error is that of the engine that was asked for.
