@@ -94,6 +94,9 @@ async def test_what_comes_alone_is_sent_together_where_it_was_put(nursery: trio.
             assert outbox.put_now([block, b"."], "request") == 2
             assert os.read(far.socket.fileno(), 100) == block + b"."
             await trio.sleep(1)
+        assert outbox.put_now([b"!"] * (MAX_MESSAGES + 5), "request") == MAX_MESSAGES, "a longer block waits like others"
+        assert os.read(far.socket.fileno(), 100) == b"!" * MAX_MESSAGES
+        await trio.sleep(1)
         assert outbox.put_now([b"soon", b"."], "request") == 2
         assert outbox.put_now([b"after", b"."], "request") == 2
         assert await read(far, 11) == b"soon.after."

@@ -82,6 +82,7 @@ class Outbox:
 
     def put_now(self, messages: list[str | bytes], owner: object) -> int:
         """Add messages of the request `owner`, from the first on, while there is room for them; how many there was room for."""
+        messages = messages[:MAX_MESSAGES]
         now = trio.current_time()
         alone, self._put_at = now >= self._put_at + ALONE_S, now
         if alone and not self._items and self._peer.send_now(messages):
