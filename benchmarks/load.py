@@ -131,14 +131,15 @@ def run(kind: str, streams: int, seconds: float, *flags: str) -> Step:
     )
 
 
+def run_and_print(kind: str, streams: int, seconds: float) -> Step:
+    step = run(kind, streams, seconds)
+    print(f"{NAMES[kind]}  {step}", flush=True)
+    return step
+
+
 def attempt(kind: str, streams: int, seconds: float) -> bool:
     """Whether a step goes well, at once or when it is tried again."""
-    for _ in range(TRIES):
-        step = run(kind, streams, seconds)
-        print(f"{NAMES[kind]}  {step}", flush=True)
-        if step.good:
-            return True
-    return False
+    return any(run_and_print(kind, streams, seconds).good for _ in range(TRIES))
 
 
 def search(kind: str, seconds: float) -> int:
@@ -161,10 +162,8 @@ def compare(streams: int, seconds: float, rounds: int) -> None:
     """Print our processor time for a frame beside the bare loop's, in turns."""
     ours, bare = [], []
     for _ in range(rounds):
-        bare.append(run("bare", streams, seconds))
-        print(f"{NAMES['bare']}  {bare[-1]}", flush=True)
-        ours.append(run("speech", streams, seconds))
-        print(f"{NAMES['speech']}  {ours[-1]}", flush=True)
+        bare.append(run_and_print("bare", streams, seconds))
+        ours.append(run_and_print("speech", streams, seconds))
     medians = [statistics.median(step.cpu_us for step in steps) for steps in (ours, bare)]
     print(
         f"CPU a frame with {streams} streams: {medians[0]:.1f} us, bare trio-websocket {medians[1]:.1f} us, "

@@ -225,7 +225,7 @@ class MeasuredUtterance(Utterance):
         return summary
 
     async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
-        size = sum([len(event.data) for event in events if isinstance(event, AudioFrame)])
+        size = _audio_bytes(events)
         if not size:
             await super()._hand_over(events, deliver)
             return
@@ -236,12 +236,14 @@ class MeasuredUtterance(Utterance):
 
     def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:
         left = super()._hand_over_now(events, now)
-        taken = events[: len(events) - len(left)] if left else events
-        size = sum([len(event.data) for event in taken if isinstance(event, AudioFrame)])
-        if size:
+        if size := _audio_bytes(events[: len(events) - len(left)]):
             self._meter.audio_made(trio.current_time())
             self._meter.audio_taken(size, self._renderer.duration_ms / 1000, 0.0)
         return left
+
+
+def _audio_bytes(events: list[Event]) -> int:
+    return sum([len(event.data) for event in events if isinstance(event, AudioFrame)])
 
 
 class _ReadingCollector(Collector):
