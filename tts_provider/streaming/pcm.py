@@ -207,7 +207,7 @@ class Framer:
             return []
         frames = [data[start : start + size] for start in range(0, len(data) - size + 1, size)]
         self._pending = data[len(frames) * size :]
-        self._begun = self._begun or bool(frames)
+        self._begun = True
         return frames
 
     def finish(self) -> list[bytes]:
