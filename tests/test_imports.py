@@ -28,6 +28,7 @@ ALLOWED = {
     "engines": {"errors", "engines", "turnstile"},
     "streaming": {"errors", "streaming", "engines.base"},
     "server": {"errors", "settings", "messages", "engines", "streaming", "server", "turnstile"},
+    "cli_errors": {"client", "errors", "playback", "settings"},
     "cli": {"*"},
     "__main__": {"cli"},
     "": {"client", "errors"},

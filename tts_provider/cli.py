@@ -1,13 +1,12 @@
 """The command line: serve (the default), say, voices, info, doctor.
 
-What a subcommand needs is imported when it runs, so that the server listens early and ``--help`` is quick. An error is one
-sentence on standard error and exit status 1, 2 for a mistake on the command line, 130 for Ctrl-C; never a traceback.
+What a subcommand needs is imported when it runs, so that the server listens early and ``--help`` is quick. What goes wrong is
+told by `cli_errors`.
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tts_provider import __version__
+from tts_provider.cli_errors import FAILED, report, sentence
 from tts_provider.errors import EngineUnavailable
 from tts_provider.settings import Settings, SettingsError, add_flags, load_settings, to_toml
 
@@ -36,8 +36,6 @@ PROBE_S: Final = 2.0
 TRIAL_S: Final = 600.0
 """Seconds for the default engine's trial: a model may have to be loaded, or even downloaded."""
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-
 UNAUTHORIZED: Final = 401
 
 
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if isinstance(error, SystemExit | GeneratorExit):
             raise
-        return _report(error)
+        return report(error)
     return status
 
 
@@ -233,7 +231,7 @@ def _doctor(args: argparse.Namespace) -> int:
                 await client.speak("Ready.")
         return trio.current_time() - began
 
-    report = trio.run(
+    findings = trio.run(
         partial(
             examine,
             entries,
@@ -241,11 +239,11 @@ def _doctor(args: argparse.Namespace) -> int:
             requirements=read_requirements(),
             players=available_players(),
             trial=trial if args.trial else None,
-            explain=_sentence,
+            explain=sentence,
         )
     )
-    print(report.text)
-    return 0 if report.healthy else FAILED
+    print(findings.text)
+    return 0 if findings.healthy else FAILED
 
 
 def _selfcheck(args: argparse.Namespace) -> int:
@@ -305,7 +303,7 @@ async def _client(args: argparse.Namespace) -> AsyncIterator[TTSClient]:
             except (ConnectFailed, trio.TooSlowError) as error:
                 refused = isinstance(error, ConnectFailed) and error.status == UNAUTHORIZED
                 if refused or args.url or args.host or args.port:
-                    raise ConnectFailed(_sentence(error)) from error
+                    raise ConnectFailed(sentence(error)) from error
         if not client.is_connected():
             client = await stack.enter_async_context(_own_server(settings, args.timeout))
         yield client
@@ -362,48 +360,3 @@ def _print_json(value: object) -> None:
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def _report(error: BaseException) -> int:
-    """Say on standard error what went wrong; the exit status."""
-    errors = list(_leaves(error))
-    if any(isinstance(leaf, KeyboardInterrupt) for leaf in errors):
-        return INTERRUPTED
-    leaf = errors[0]
-    if isinstance(leaf, BrokenPipeError):  # whoever read our output has left; what is buffered has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    print(f"tts-provider: {_sentence(leaf)}", file=sys.stderr)
-    return MISUSED if isinstance(leaf, SettingsError) else FAILED
-
-
-def _leaves(error: BaseException) -> Iterable[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
-def _sentence(error: BaseException) -> str:
-    error = next(iter(_leaves(error)))
-    if isinstance(error, ImportError):
-        return f"The installation is not complete ({error}); install the package again."
-    import trio
-
-    from tts_provider.client import TTSClientError
-    from tts_provider.errors import TTSError
-    from tts_provider.playback import PlaybackError
-
-    match error:
-        case SettingsError() | TTSClientError() | TTSError() | PlaybackError():
-            return str(error)
-        case OSError(errno=errno.EADDRINUSE):
-            return "The port is taken, perhaps by a server that runs already; choose another with --port."
-        case OSError(strerror=str(reason)):
-            return f"{error.filename}: {reason}." if error.filename is not None else f"{reason}."
-        case trio.TooSlowError():
-            return "The server does not answer in time."
-        case UnicodeDecodeError():
-            return "The text is not UTF-8."
-    return f"Internal error: {type(error).__name__}: {error}"
