@@ -28,6 +28,8 @@ __all__ = ["TurnSender"]
 
 TICK_S: Final = 0.02
 """Audio that falls due within this is written at once: 50 wake-ups a second and turn, whatever the pace."""
+PUNCTUAL_S: Final = 0.5
+"""Of a turn's audio, whose messages are written each at its own time, as a listener waits for them."""
 MAX_UNSENT_BYTES: Final = 2**20
 """A client that does not read stops the turn here."""
 OVERSIZE_BYTES: Final = 2 * 2**20
@@ -95,7 +97,8 @@ class TurnSender:
             if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
                 await asyncio.sleep(TICK_S)
             elif pace is not None and sent < len(pieces):
-                await asyncio.sleep(max(TICK_S, started + pieces[sent].at_s / pace - loop.time()))
+                tick_s = TICK_S if pieces[sent].at_s >= PUNCTUAL_S else 0.0
+                await asyncio.sleep(max(tick_s, started + pieces[sent].at_s / pace - loop.time()))
             else:
                 await asyncio.sleep(0)
 
