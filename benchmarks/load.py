@@ -34,7 +34,7 @@ OVER: Final = 0.4
 """Share of a stream's length over which the streams begin, and then end, one after another. All of it counts for lateness."""
 SETTLE_S: Final = 0.5
 """Between the last stream's beginning and the time that counts for processor time and memory: until the first one ends."""
-TRIES: Final = 2
+TRIES: Final = 3
 """Of a step that fails, before it counts: somebody else may have had the machine."""
 STEP: Final = 50
 MOST: Final = 4_000
