@@ -17,10 +17,10 @@ from tts_provider.streaming.events import Event
 
 __all__ = ["Encoded", "Hear", "Lane", "LaneItem", "Rendered"]
 
-WAITING_S: Final = 1.0
+WAITING_S: Final = 0.25
 PLAYING_S: Final = 2.5
-"""Seconds of audio made ahead in a lane that waits for its turn, and in the one that is heard: 96 and 240 kB at 24 kHz. The
-engine waits while there is more."""
+"""Seconds of audio made ahead in a lane that waits for its turn, and in the one that is heard: 24 and 240 kB at 24 kHz. The
+engine waits while there is more; in a lane that waits it need only have begun, for it goes on when the turn comes."""
 LOUDEST: Final = 16.0
 """Full scale is 1. What is somewhat beyond is clipped; what is beyond this (24 dB) is no audio but whole numbers that were
 never scaled down, or a model that has run away."""
