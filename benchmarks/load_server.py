@@ -55,7 +55,7 @@ FRAME_BYTES: Final = 4_800
 TICK_S: Final = 0.002
 """Blocks that fall due within this are dealt out together; it counts as lateness. The step of a batching engine takes longer."""
 VOICE: Final = Voice("tone", "Tone", "en-US")
-LIMITS: Final = ("max_connections", "max_connections_per_address")
+LIMITS: Final = ("max_connections", "max_connections_per_address", "max_active")
 """Settings that would turn clients of one machine away; those that there are."""
 MANY: Final = 100_000
 

@@ -86,6 +86,7 @@ class Trimmer:
         self._speech_end = 0  # one past the last loud sample
         self._position = 0  # of the first sample in _held
         self._held = _NOTHING
+        self._faded_in = False
         self.head_s = 0.0
 
     def feed(self, samples: Samples) -> Samples:
@@ -93,15 +94,26 @@ class Trimmer:
         if not len(samples):
             return _NOTHING
         fed = self._position + len(self._held)
-        self._held = np.concatenate((self._held, samples))
         if self._start is not None and abs(samples.item(-1)) > SILENCE_LEVEL:  # as most blocks end: no need to look further
             self._speech_end = fed + len(samples)
+            if self._faded_in and len(samples) > len(self._fade_in):
+                return self._all_but_an_edge(samples)
+            self._held = np.concatenate((self._held, samples))
         else:
+            self._held = np.concatenate((self._held, samples))
             self._look_for_speech(samples, fed)
         if self._start is None:
             self._take(fed + len(samples) - self._kept_before)
             return _NOTHING
         return self._with_fade_in(self._take(self._settled_end()))
+
+    def _all_but_an_edge(self, samples: Samples) -> Samples:
+        """What comes out when speech goes on beyond `samples`."""
+        edge = len(self._fade_in)
+        taken: Samples = np.concatenate((self._held, samples[:-edge]))
+        self._held = samples[-edge:].copy()
+        self._position += len(taken)
+        return taken
 
     def _look_for_speech(self, samples: Samples, fed: int) -> None:
         """Note where the speech in `samples`, the first of them at position `fed`, begins and ends."""
@@ -141,6 +153,7 @@ class Trimmer:
         if done < len(self._fade_in):
             edge = self._fade_in[done : done + len(taken)]
             taken[: len(edge)] *= edge
+        self._faded_in = done + len(taken) >= len(self._fade_in)
         return taken
 
 

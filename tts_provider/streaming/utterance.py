@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVarTuple, Unpack
 
+import numpy as np
 import structlog
 import trio
 
@@ -333,13 +334,13 @@ class Utterance:
         return await trio.to_thread.run_sync(render, *args, limiter=self._encoders)
 
     def _render(self, item: LaneItem) -> list[Event]:
-        if isinstance(item, Rendered):
-            return item.events
-        if isinstance(item, tuple):
-            return self._renderer.words(item)
+        if isinstance(item, np.ndarray):
+            return self._renderer.audio(item)
         if isinstance(item, Encoded):
             return self._renderer.encoded(item.data, item.seconds)
-        return self._renderer.audio(item)
+        if isinstance(item, Rendered):
+            return item.events
+        return self._renderer.words(item)
 
     async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
         """Deliver what one step led to."""
