@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, help="one step with so many, and no search")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each stream, from 2 to 25 (default: 10)")
-    parser.add_argument("--rounds", type=int, default=3, help="of the comparison with the bare loop (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the comparison with the bare loop (default: 5)")
     arguments = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))

@@ -236,14 +236,18 @@ class MeasuredUtterance(Utterance):
 
     def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:
         left = super()._hand_over_now(events, now)
-        if size := _audio_bytes(events[: len(events) - len(left)]):
+        if size := _audio_bytes(events[: len(events) - len(left)] if left else events):
             self._meter.audio_made(trio.current_time())
             self._meter.audio_taken(size, self._renderer.duration_ms / 1000, 0.0)
         return left
 
 
 def _audio_bytes(events: list[Event]) -> int:
-    return sum([len(event.data) for event in events if isinstance(event, AudioFrame)])
+    size = 0
+    for event in events:
+        if isinstance(event, AudioFrame):
+            size += len(event.data)
+    return size
 
 
 class _ReadingCollector(Collector):

@@ -70,8 +70,6 @@ class Lane:
         self._hear: Hear | None = None
         self._idle = False
         """Whether `take` waits, and nothing is there for it yet."""
-        self.pushed_at = -math.inf
-        """When something was last pushed, on Trio's clock."""
         self.pushed_s = 0.0
         """Seconds of audio in all."""
         self.seconds = 0.0
@@ -104,7 +102,6 @@ class Lane:
         self.pushed_s += seconds
         if self.pushed_s > self._max_s:
             raise SynthesisFailed("The engine made far more audio than the text can last.")
-        self.pushed_at = trio.current_time()
         if self._idle and self._hear is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             if not (left := self._hear(item)):

@@ -210,9 +210,12 @@ class Framer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that are complete now, in order."""
+        size = self._frame_bytes
         if self._pending:
             data = self._pending + data
-        size = self._frame_bytes
+        elif len(data) == size:  # as engines that make blocks of a frame's length give it
+            self._begun = True
+            return [data]
         if not self._begun and len(data) < size:
             size = len(data) // self._sample_bytes * self._sample_bytes
         if not size:

@@ -248,7 +248,7 @@ class Renderer:
     def _frames(self, data: bytes) -> list[Event]:
         self.bytes += len(data)
         if self._format in RAW_FORMATS:
-            return [AudioFrame(frame) for frame in self._framer.feed(data)]
+            return list(map(AudioFrame, self._framer.feed(data)))
         return [AudioFrame(data)] if data else []
 
     def _end_frame(self) -> list[Event]:

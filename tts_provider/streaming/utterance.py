@@ -39,6 +39,8 @@ TEXT_SILENCE_S: Final = 120.0
 """Without new text after the first piece, and the text is taken for complete: what speaks it may be one of few."""
 NEXT_AUDIO_S: Final = 20.0
 """Between two blocks of a piece."""
+LOOKS: Final = 5
+"""In the time of either, for what came meanwhile: to read the clock at each block costs more. So 20 s may become 24."""
 MAX_SECONDS_FIXED: Final = 30.0
 MAX_SECONDS_PER_WEIGHT: Final = 0.6
 """Audio that a piece may have at most: 30 s, and four times the slowest ordinary speech (7 characters a second)."""
@@ -310,14 +312,15 @@ class Utterance:
         """
         if lane.seconds:
             return await lane.take()
-        limit_s = NEXT_AUDIO_S if lane.pushed_s else FIRST_AUDIO_S
-        deadline = trio.current_time() + limit_s
-        while trio.current_time() < deadline:
-            with trio.move_on_at(deadline):
+        pushed_s = lane.pushed_s
+        limit_s = NEXT_AUDIO_S if pushed_s else FIRST_AUDIO_S
+        silent_s = 0.0
+        while silent_s < limit_s:
+            with trio.move_on_after(limit_s / LOOKS):
                 return await lane.take()
-            if lane.pushed_s:  # what was heard without our help counts
-                limit_s = NEXT_AUDIO_S
-                deadline = lane.pushed_at + limit_s
+            silent_s += limit_s / LOOKS
+            if lane.pushed_s > pushed_s:  # what was heard without our help counts
+                pushed_s, limit_s, silent_s = lane.pushed_s, NEXT_AUDIO_S, 0.0
         raise SynthesisTimeout(f"The engine made no audio for {limit_s:.0f} seconds.")
 
     async def _end_unit(self, unit: Unit, lane: Lane, deliver: Deliver) -> None:
@@ -344,7 +347,8 @@ class Utterance:
 
     async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
         """Deliver what one step led to."""
-        self._note_first(events)
+        if self._first_audio_at is None:
+            self._note_first(events)
         for event in events:
             await deliver(event)
 
@@ -352,11 +356,12 @@ class Utterance:
         """Deliver what can be delivered without waiting; returns the rest."""
         if not events:
             return events
-        self._note_first(events)
+        if self._first_audio_at is None:
+            self._note_first(events)
         return events[now(events) :]
 
     def _note_first(self, events: list[Event]) -> None:
-        if self._first_audio_at is None and any(isinstance(event, AudioFrame) for event in events):
+        if any(isinstance(event, AudioFrame) for event in events):
             self._first_audio_at = trio.current_time()
 
 

@@ -91,7 +91,7 @@ class Answer:
         await self.outbox.put(self._message(event), self.owner)
 
     def _deliver_now(self, events: list[Event]) -> int:
-        return self.outbox.put_now([self._message(event) for event in events], self.owner)
+        return self.outbox.put_now(list(map(self._message, events)), self.owner)
 
     def _message(self, event: Event) -> str | bytes:
         match event:
