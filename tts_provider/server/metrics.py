@@ -224,14 +224,14 @@ class MeasuredUtterance(Utterance):
         self._meter.instruments.queue.observe(loaded_at - self._meter.received_at + summary.session_at - summary.asked_at)
         return summary
 
-    async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
+    async def _hand_over(self, events: list[Event], deliver: Deliver, now: DeliverNow | None = None) -> None:
         size = _audio_bytes(events)
         if not size:
-            await super()._hand_over(events, deliver)
+            await super()._hand_over(events, deliver, now)
             return
         made_at = trio.current_time()
         self._meter.audio_made(made_at)
-        await super()._hand_over(events, deliver)
+        await super()._hand_over(events, deliver, now)
         self._meter.audio_taken(size, self._renderer.duration_ms / 1000, trio.current_time() - made_at)
 
     def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:

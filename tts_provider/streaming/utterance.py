@@ -153,8 +153,8 @@ class Utterance:
     async def run(self, deliver: Deliver, *, now: DeliverNow | None = None, queued: QueueReport | None = None) -> Summary:
         """Speak the whole text, handing each event to `deliver`; `queued` hears of the wait for a place.
 
-        What `now` takes of the events is not given to `deliver`. It is asked where nothing comes before an event, in the task
-        of the engine's call.
+        What `now` takes of the events is not given to `deliver`. It is asked where nothing comes before an event, often in the
+        task of the engine's call.
 
         While the text's first piece is being written no place is taken.
 
@@ -289,7 +289,7 @@ class Utterance:
             self.speaking = unit.chunk.text
             while (item := await self._take(lane)) is not None:
                 self._moved.set()
-                await self._hand_over(await self._off_the_loop(self._render, item), deliver)
+                await self._hand_over(await self._off_the_loop(self._render, item), deliver, now)
             del self._lanes[0]
             self._moved.set()
             await self._end_unit(unit, lane, deliver)
@@ -345,12 +345,15 @@ class Utterance:
             return item.events
         return self._renderer.words(item)
 
-    async def _hand_over(self, events: list[Event], deliver: Deliver) -> None:
-        """Deliver what one step led to."""
+    async def _hand_over(self, events: list[Event], deliver: Deliver, now: DeliverNow | None = None) -> None:
+        """Deliver what one step led to: one event, then as many as can go with it without waiting, and so on."""
         if self._first_audio_at is None:
             self._note_first(events)
-        for event in events:
-            await deliver(event)
+        while events:
+            await deliver(events[0])
+            events = events[1:]
+            if now is not None and events:
+                events = events[now(events) :]
 
     def _hand_over_now(self, events: list[Event], now: DeliverNow) -> list[Event]:
         """Deliver what can be delivered without waiting; returns the rest."""
