@@ -22,14 +22,30 @@ from trio_websocket import WebSocketConnection, open_websocket_url
 
 from benchmarks.lean_client import BINARY, TEXT, LeanClient, watch
 
+SPEED_S = 2.0
+WINDOW_S = 0.01
 LISTEN_TIMEOUT_S = 20.0
 MAX_MESSAGE_BYTES = 2**24
 ANSWER_S = 60.0
 
 
 def machine() -> str:
-    """The machine in one line, for the head of a table."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+    """The machine in one line, for the head of a table. It takes `SPEED_S`."""
+    name = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+    return f"{name}, {_speed()}"
+
+
+def _speed() -> str:
+    """How fast a bare loop is now, and how much slower at times: shared machines change by half, and stop for moments."""
+    counts = []
+    for _ in range(round(SPEED_S / WINDOW_S)):
+        count, end = 0, time.perf_counter() + WINDOW_S
+        while time.perf_counter() < end:
+            count += 1
+        counts.append(count)
+    median = statistics.median(counts)
+    slowest = sorted(counts)[len(counts) // 20]
+    return f"{median / WINDOW_S / 1e6:.1f} M loops/s, for a twentieth of the time below {slowest / median:.0%} of that"
 
 
 def free_port() -> int:
