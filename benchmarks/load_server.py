@@ -53,7 +53,7 @@ BLOCK_S: Final = 0.1
 FRAME_BYTES: Final = 4_800
 """Of a block, as the clients get it."""
 TICK_S: Final = 0.002
-"""Blocks that fall due within this are dealt out together, which counts as lateness; the step of a batching engine takes longer."""
+"""Blocks that fall due within this are dealt out together, which counts as lateness. A batching engine's step is longer."""
 VOICE: Final = Voice("tone", "Tone", "en-US")
 LIMITS: Final = ("max_connections", "max_connections_per_address", "max_active")
 """Settings that would turn clients of one machine away; those that there are."""
