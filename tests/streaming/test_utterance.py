@@ -223,6 +223,31 @@ async def test_blocks_delivered_in_the_engine_s_own_task_are_the_same_and_count_
         await utterance(FakeEngine(block_delay_s=25.0), "One sentence here.").run(deliver, now=take_all)
 
 
+@pytest.mark.parametrize("most", [0, 1, 2, 100])
+async def test_what_cannot_go_at_once_goes_in_order_a_part_at_a_time(most: int) -> None:
+    """One event that waits for the client, then as many as can go with it: together, all of them and each once."""
+    engine = FakeEngine(capabilities=Capabilities(sample_rate=24_000, word_timings="exact"))
+    reference, _ = await speak(utterance(engine, FOUR, words=True))
+    events: list[Event] = []
+    waited = 0
+
+    def now(new: list[Event]) -> int:
+        if waited % 2 == 0:  # the client takes nothing, until it has taken what waits
+            return 0
+        events.extend(new[:most])
+        return min(most, len(new))
+
+    async def deliver(event: Event) -> None:
+        nonlocal waited
+        waited += 1
+        events.append(event)
+        await trio.lowlevel.checkpoint()
+
+    await utterance(engine, FOUR, words=True).run(deliver, now=now)
+    assert events == reference
+    assert (waited < len(events)) == (most > 0)
+
+
 async def test_an_error_while_opening_the_session_is_raised_as_it_is() -> None:
     class Full(FakeEngine):
         @asynccontextmanager
