@@ -77,13 +77,14 @@ class Pacer:
         self._due: list[tuple[float, int, trio.lowlevel.Task]] = []
         self._numbers = itertools.count()
         self._alarm = trio.CancelScope()
+        self._not_before = -math.inf
 
     async def until(self, moment: float) -> None:
         """Wait until `moment`, on Trio's clock."""
         waiting = (moment, next(self._numbers), trio.lowlevel.current_task())
         heapq.heappush(self._due, waiting)
         if moment < self._alarm.deadline:
-            self._alarm.deadline = moment
+            self._alarm.deadline = max(moment, self._not_before)
 
         def leave(_: object) -> trio.lowlevel.Abort:
             self._due.remove(waiting)
@@ -94,12 +95,12 @@ class Pacer:
 
     async def run(self) -> None:
         """Keep the time."""
-        now = -math.inf
         while True:
-            wake_at = max(self._due[0][0], now + TICK_S) if self._due else math.inf
+            wake_at = max(self._due[0][0], self._not_before) if self._due else math.inf
             with trio.CancelScope(deadline=wake_at) as self._alarm:
                 await trio.sleep_forever()
             now = trio.current_time()
+            self._not_before = now + TICK_S
             while self._due and self._due[0][0] <= now:
                 trio.lowlevel.reschedule(heapq.heappop(self._due)[2])
 
