@@ -182,7 +182,7 @@ async def serve_bare() -> None:
 
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 100, 100)
+    gc.set_threshold(10_000, 100, 10)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_with_sigterm, nursery.cancel_scope)
         nursery.start_soon(pacer.run)
