@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import gc
 import heapq
 import itertools
 import json
@@ -43,7 +42,7 @@ from tts_provider.engines.base import (
 )
 from tts_provider.engines.catalog import Entry
 from tts_provider.logs import configure_logging
-from tts_provider.server.lifecycle import ServerAddress, serve
+from tts_provider.server.lifecycle import ServerAddress, serve, tune_garbage_collection
 from tts_provider.settings import Settings
 
 __all__ = ["BLOCK_S", "FRAME_BYTES", "SAMPLE_RATE"]
@@ -180,9 +179,7 @@ async def serve_bare() -> None:
         def started(self, server: Any) -> None:
             print(server.port, flush=True)
 
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 100, 10)
+    tune_garbage_collection()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_with_sigterm, nursery.cancel_scope)
         nursery.start_soon(pacer.run)

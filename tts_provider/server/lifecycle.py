@@ -30,7 +30,7 @@ from tts_provider.server.session import Sessions
 from tts_provider.server.tls import tls_context
 from tts_provider.settings import Settings, SettingsError
 
-__all__ = ["ServerAddress", "engine_entries", "serve"]
+__all__ = ["ServerAddress", "engine_entries", "serve", "tune_garbage_collection"]
 
 DEEPGRAM_PATH: Final = "/v1/speak"
 
@@ -268,7 +268,7 @@ def _when_asked(build: Callable[[], ASGIApp]) -> ASGIApp:
 async def _settle_in() -> None:
     """Do what nobody who waits for the server to listen has to wait for: a tenth of a second."""
     await trio.to_thread.run_sync(_import_http)
-    _tune_garbage_collection()
+    tune_garbage_collection()
 
 
 def _import_http() -> None:
@@ -338,7 +338,7 @@ def _warn_if_open(settings: Settings, access: Access) -> None:
         )
 
 
-def _tune_garbage_collection() -> None:
+def tune_garbage_collection() -> None:
     """Keep the collector from walking the modules again and again: 49 down to 37 microseconds a frame with 500 clients.
 
     What is young is looked at in small portions, a few milliseconds each in which nobody is served; what survives that, seldom:
